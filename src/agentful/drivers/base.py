@@ -1,0 +1,128 @@
+"""What a driver is: the dialect of one agent client, without any I/O.
+
+A driver says what to run, reads what it prints line by line, and says what its end meant. It lives for
+one attempt and may keep what it has read. It never raises on a line that it does not know.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from msgspec import Struct
+
+from ..model import Agent, Reason, Task, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+
+class Attempt(Struct, frozen=True, kw_only=True):
+    """One try at one task, as its driver sees it."""
+
+    run: str
+    task: Task
+    agent: Agent
+    number: int
+    """1 for the first."""
+    prompt: str
+    """The whole prompt: the role's instructions, what was done before, the task, what went wrong."""
+    workspace: str
+    """An absolute path: where the work is to be done."""
+    prompt_file: str
+    """An absolute path, outside the workspace, of a file that has the prompt."""
+    deadline: float | None = None
+
+
+class ProcessSpec(Struct, frozen=True, kw_only=True):
+    """A process to be started in the workspace."""
+
+    argv: tuple[str, ...]
+    env: dict[str, str] = {}
+    """Set on top of the allow-listed environment."""
+    pass_env: tuple[str, ...] = ()
+    """Names or globs of further variables to let through."""
+    stdin_file: str | None = None
+    """A file to be its standard input; else that is ``/dev/null``."""
+
+
+class AgentMessage(Struct, frozen=True):
+    """Something the agent said."""
+
+    text: str
+
+
+class AgentProgress(Struct, frozen=True):
+    """How far it is. ``percentage`` is 0 to 100, or ``None`` where the agent gave no number."""
+
+    percentage: float | None = None
+    message: str = ""
+
+
+class AgentQuestion(Struct, frozen=True):
+    """It asks something that only a person can answer."""
+
+    question: str
+    options: tuple[str, ...] = ()
+
+
+class AgentSummary(Struct, frozen=True):
+    """What it says it did."""
+
+    text: str
+
+
+class AgentOutput(Struct, frozen=True):
+    """A named value to hand on to the tasks that need this one."""
+
+    name: str
+    value: Any
+
+
+class AgentUsage(Struct, frozen=True):
+    """What it has used since the last of these."""
+
+    usage: Usage
+
+
+AgentEvent = AgentMessage | AgentProgress | AgentQuestion | AgentSummary | AgentOutput | AgentUsage
+
+
+class Outcome(Struct, frozen=True, kw_only=True):
+    """What an attempt's end meant, by its client's own account."""
+
+    ok: bool
+    reason: Reason | None = None
+    """Why not, where not ``ok``."""
+    message: str = ""
+    """One line for people."""
+    summary: str = ""
+    outputs: dict[str, Any] = {}
+    question: AgentQuestion | None = None
+    """It ended in order to ask this."""
+    usage: Usage = Usage()
+
+
+@runtime_checkable
+class Driver(Protocol):
+    """An agent client that is a process."""
+
+    def command(self, attempt: Attempt) -> ProcessSpec:
+        """What to start. Raises :class:`~agentful.errors.AgentError` where it cannot be."""
+        ...
+
+    def read(self, line: str) -> Iterable[AgentEvent]:
+        """What one line of its output (standard output and error alike, no newline) means."""
+        ...
+
+    def outcome(self, returncode: int) -> Outcome:
+        """What its end meant; ``returncode`` is negative for a signal, as in :mod:`subprocess`."""
+        ...
+
+
+@runtime_checkable
+class FunctionDriver(Protocol):
+    """An agent that is a Python function: it is called, beside the loop, instead of started."""
+
+    def call(self, attempt: Attempt, emit: Callable[[AgentEvent], None]) -> Awaitable[Outcome]:
+        """Do the work. Cancelling the awaitable is how it is stopped."""
+        ...
