@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from .model import Answer, Decision, Failure, Reason, State, Task, Usage
 
@@ -226,6 +227,7 @@ class PrepareLanding(Command, frozen=True):
     task: Task
     attempt: int
     commit: str
+    """The pinned work; empty for work that a person did on the branch itself: check the tip as it is."""
 
 
 class AdvanceBranch(Command, frozen=True):
@@ -268,15 +270,16 @@ class Trigger(StrEnum):
     """Its decisions are answered, and it goes on."""
     DROPPED = "dropped"
     """A person decided to go on without it."""
+    HANDED_IN = "handed_in"
+    """A person did it by hand, on the branch."""
     STOP_REQUESTED = "stop_requested"
-    STOPPED = "stopped"
     INTERRUPTED = "interrupted"
+    """It was stopped with the run, and is to run again at the resume."""
     PREPARED = "prepared"
     """Merged and checked; the branch is about to move. This is written before it does."""
     BRANCH_MOVED = "branch_moved"
     LANDED = "landed"
     CANCELLED = "cancelled"
-    TIMED_OUT = "timed_out"
     REVIVED = "revived"
     """A person asked for it to be run again."""
 
@@ -301,14 +304,14 @@ class Detail(Struct, frozen=True, omit_defaults=True):
     answer: Answer | None = None
 
 
-class TaskAdded(Struct, frozen=True, tag="added"):
+class TaskAdded(Struct, frozen=True, gc=False, tag="added"):
     """A task was submitted, and waits."""
 
     at: float
     task: Task
 
 
-class TaskChanged(Struct, frozen=True, tag="changed", omit_defaults=True):
+class TaskChanged(Struct, frozen=True, gc=False, tag="changed", omit_defaults=True):
     """A task went from one state to another; ``attempt`` is the number of its latest attempt."""
 
     at: float
@@ -321,15 +324,19 @@ class TaskChanged(Struct, frozen=True, tag="changed", omit_defaults=True):
     detail: Detail | None = None
 
 
-class DecisionOpened(Struct, frozen=True, tag="decision"):
+class DecisionOpened(Struct, frozen=True, gc=False, tag="decision"):
     at: float
     decision: Decision
 
 
-class DecisionClosed(Struct, frozen=True, tag="decided"):
+class DecisionClosed(Struct, frozen=True, gc=False, tag="decided"):
     at: float
     decision_id: str
     answer: str
+
+    def close(self, decision: Decision) -> Decision:
+        """The decision with this answer."""
+        return replace(decision, answer=self.answer, answered_at=self.at)
 
 
 Transition = TaskAdded | TaskChanged | DecisionOpened | DecisionClosed

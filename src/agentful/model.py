@@ -375,6 +375,8 @@ class TaskResult(Struct, frozen=True, kw_only=True):
         label = f"task {self.id!r}"
         said = f": {self.message}" if self.message else ""
         match self.state, self.reason:
+            case State.CANCELLED, Reason.RUN_TIMEOUT:
+                return errors.TaskTimeout(f"{label}: the run's time was up", task_id=self.id, result=self)
             case State.CANCELLED, _:
                 why = f" ({self.reason.value})" if self.reason and self.reason != Reason.CANCELLED else ""
                 return errors.TaskCancelled(f"{label} was cancelled{why}", task_id=self.id, result=self)

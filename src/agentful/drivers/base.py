@@ -6,6 +6,7 @@ one attempt and may keep what it has read. It never raises on a line that it doe
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from msgspec import Struct
@@ -13,7 +14,7 @@ from msgspec import Struct
 from ..model import Agent, Reason, Task, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Callable, Iterable
 
 
 class Attempt(Struct, frozen=True, kw_only=True):
@@ -121,8 +122,79 @@ class Driver(Protocol):
 
 @runtime_checkable
 class FunctionDriver(Protocol):
-    """An agent that is a Python function: it is called, beside the loop, instead of started."""
+    """An agent that is a Python function: it is called, beside the loop, instead of started.
 
-    def call(self, attempt: Attempt, emit: Callable[[AgentEvent], None]) -> Awaitable[Outcome]:
-        """Do the work. Cancelling the awaitable is how it is stopped."""
+    The runtime calls ``call``: on the loop, or on a thread where ``blocking`` says so. What comes back is
+    awaited if it can be, and then given to ``outcome``. Cancelling the wait is how it is stopped.
+    """
+
+    @property
+    def blocking(self) -> bool:
+        """Whether ``call`` does the work itself, so that it must not be called on the loop."""
         ...
+
+    def call(self, attempt: Attempt, emit: Callable[[AgentEvent], None]) -> object:
+        """Do the work, or return an awaitable that does. Raises whatever the function raises.
+
+        ``emit`` may be called from the thread that the work is done on.
+        """
+        ...
+
+    def outcome(self, value: object) -> Outcome:
+        """What the value means that came back in the end."""
+        ...
+
+
+class Account:
+    """What an agent has said so far, added up: for the drivers, whose last word it becomes."""
+
+    def __init__(self) -> None:
+        self.question: AgentQuestion | None = None
+        self.outputs: dict[str, Any] = {}
+        self.usage = Usage()
+        self._summary: list[str] = []
+        self._said: deque[str] = deque(maxlen=10)
+
+    def add(self, event: AgentEvent) -> None:
+        match event:
+            case AgentMessage(text):
+                self._said.extend(line[:_LONGEST] for line in text.splitlines() if line.strip())
+            case AgentQuestion():
+                self.question = event
+            case AgentSummary(text):
+                self._summary.append(text)
+            case AgentOutput(name, value):
+                self.outputs[name] = value
+            case AgentUsage(usage):
+                self.usage += usage
+            case AgentProgress():
+                pass
+
+    @property
+    def summary(self) -> str:
+        """What it says it did; the end of what it said, where it gave no summary."""
+        return "\n".join(self._summary or self._said)[-_LONGEST:].strip()
+
+    @property
+    def last_words(self) -> str:
+        """The last line that it said, or nothing."""
+        return self._said[-1] if self._said else ""
+
+    def ended(self, *, ok: bool, message: str = "") -> Outcome:
+        """What its end meant: a question that it asked comes before everything else."""
+        reason = None if ok else Reason.AGENT_FAILED
+        if self.question is not None:
+            ok, reason, message = False, Reason.QUESTION, self.question.question
+        return Outcome(
+            ok=ok,
+            reason=reason,
+            message=message,
+            summary=self.summary,
+            outputs=dict(self.outputs),
+            question=self.question,
+            usage=self.usage,
+        )
+
+
+_LONGEST = 4_000
+"""Characters of a summary, or of one line of it."""

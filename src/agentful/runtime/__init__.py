@@ -1,1 +1,1 @@
-"""."""
+"""Everything that waits: the loop, processes, git, the journal."""

@@ -1,0 +1,210 @@
+"""Landing: merge aside, check what came of it, move the branch. One at a time, by whoever schedules it.
+
+Rules of this file:
+
+- What is checked is the tree that lands. The checks run in a workspace of their own, opened at the very
+  commit that the branch is then moved to.
+- Nothing but the branch moves, and that by compare-and-swap: the user's branch, index and files stay.
+- A landed commit has one parent, the tip that it was merged onto, so the branch reads as a list of the
+  tasks; its trailers say which task and which pinned commit it came from.
+- Both acts may be carried out twice. What has landed is found by asking git.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from ..events import BranchMoved, Landed, LandingLost, LandingPrepared, LandingRejected
+from ..model import Reason, format_duration
+from .attempt import Tail, run_script
+from .git import RefMoved
+from .logs import AttemptLog
+from .workspace import slug
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ..events import AdvanceBranch, Event, PrepareLanding
+    from .context import Context
+    from .engine import Stop
+    from .git import Merge
+    from .workspace import Workspace
+
+_TAIL = 80
+"""Lines of a failed check's output that are kept."""
+
+
+class Landings:
+    """Carries out the landings of one run."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self._passed: set[tuple[str, tuple[str, ...]]] = set()
+        """Trees, and the checks that they passed in this process."""
+
+    async def prepare(self, command: PrepareLanding, stop: Stop) -> Event:
+        """Merge a task's pinned work onto the tip, aside, and check it."""
+        context, task = self.context, command.task
+        repo = context.repo
+        tip = await context.blocking(repo.ref, context.branch)
+        if tip is None:
+            message = f"the branch {context.branch} is gone"
+            return LandingLost(context.clock(), task.id, message)
+        if command.commit == "":
+            commit = tip  # a person did it on the branch: check what is there
+        else:
+            merged = await context.blocking(repo.merge, tip, command.commit)
+            if not merged.clean:
+                return await context.blocking(self._conflict, command, merged)
+            commit = await context.blocking(self._commit, command, merged, tip)
+        rejected = await self._check(command, commit, stop)
+        if rejected is not None:
+            return rejected
+        return LandingPrepared(context.clock(), task.id, commit, tip)
+
+    async def advance(self, command: AdvanceBranch) -> Event:
+        """Move the branch."""
+        return await self.context.blocking(self._advance, command)
+
+    def _advance(self, command: AdvanceBranch) -> Event:
+        context = self.context
+        repo, at = context.repo, context.clock()
+        tip = repo.ref(context.branch)
+        if tip is not None and repo.is_ancestor(command.commit, tip):
+            return Landed(at, command.task_id, command.commit)
+        if tip != command.onto:
+            return BranchMoved(at, command.task_id)
+        try:
+            message = f"agentful: land {slug(command.task_id)}"
+            repo.update_ref(context.branch, command.commit, command.onto, message=message)
+        except RefMoved:
+            return BranchMoved(at, command.task_id)
+        return Landed(at, command.task_id, command.commit)
+
+    def _commit(self, command: PrepareLanding, merged: Merge, tip: str) -> str:
+        context, task = self.context, command.task
+        repo = context.repo
+        if merged.tree == repo.tree_of(tip):
+            return tip  # the branch has all of it already
+        title = (task.title or task.id)[:100]
+        trailers = [f"Task-Key: {context.run}/{task.id}", f"Attempt-Commit: {command.commit}"]
+        if task.agent:
+            trailers.insert(1, f"Agent: {task.agent}")
+        pinned = repo.commit(command.commit)
+        return repo.commit_tree(
+            merged.tree,
+            [tip],
+            f"{title}\n\n" + "\n".join(trailers) + "\n",
+            author=(task.agent, f"{slug(task.agent)}@agentful.localhost") if task.agent else None,
+            at=pinned.at,
+        )
+
+    def _conflict(self, command: PrepareLanding, merged: Merge) -> Event:
+        """Say what conflicts, and with whom."""
+        context, task = self.context, command.task
+        paths = merged.paths
+        other = self._who_landed(merged.ours, command.commit, paths)
+        listed = ", ".join(paths[:5]) + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")
+        message = f"{listed} conflicts with " + (f"what {other} landed" if other else "the branch")
+        detail = context.repo.conflict_text(merged)
+        return LandingRejected(context.clock(), task.id, Reason.CONFLICT, message, detail, paths, other)
+
+    def _who_landed(self, tip: str, commit: str, paths: Sequence[str]) -> str | None:
+        """The task that last landed one of these paths since the work began, where one did."""
+        repo = self.context.repo
+        base = repo.merge_base(tip, commit)
+        if base is None:
+            return None
+        key = f"{self.context.run}/"
+        for landed in reversed(repo.commits(f"{base}..{tip}", first_parent=True)):
+            task_key = landed.trailers.get("Task-Key", "")
+            if task_key.startswith(key) and landed.parents:
+                touched = repo.changed(landed.parents[0], landed.sha)
+                if not set(touched).isdisjoint(paths):
+                    return task_key.removeprefix(key)
+        return None
+
+    # --- checks ----------------------------------------------------------------------------------
+
+    async def _check(self, command: PrepareLanding, commit: str, stop: Stop) -> Event | None:
+        """Run the checks on exactly this commit's tree. An event where they do not pass."""
+        context, task = self.context, command.task
+        checks = tuple(context.checks_of(task))
+        if not checks:
+            return None
+        tree = await context.blocking(context.repo.tree_of, commit)
+        if (tree, checks) in self._passed:
+            return None
+        name = f"{slug(task.id)}.{command.attempt}.checks"
+        workspace = await context.blocking(context.workspaces.open, name, commit)
+        try:
+            with AttemptLog(context.logs / f"{name}.jsonl", context.redactor, context.clock) as log:
+                log.begin(task=task.id, attempt=command.attempt, agent="checks", base=commit)
+                await context.blocking(context.workspaces.include_ignored, workspace)
+                for number, script in enumerate((*context.setup, *checks)):
+                    event = await self._run(command, number, script, workspace, log, stop)
+                    if event is not None:
+                        return event
+        finally:
+            context.workspaces.discard(workspace)
+        self._passed.add((tree, checks))
+        return None
+
+    async def _run(
+        self,
+        command: PrepareLanding,
+        number: int,
+        script: str,
+        workspace: Workspace,
+        log: AttemptLog,
+        stop: Stop,
+    ) -> Event | None:
+        context, task = self.context, command.task
+        tail = Tail(_TAIL)
+        log.note(f"check: {script}")
+        deadline = _Deadline(stop, context.check_timeout)
+        try:
+            code = await run_script(
+                context,
+                script,
+                workspace,
+                context.marker(slug(task.id), command.attempt, f"check{number}"),
+                lambda line: tail.add(log.line(line)),
+                deadline,
+            )
+        finally:
+            deadline.cancel()
+        if stop.requested:
+            return LandingLost(context.clock(), task.id, "its checks were stopped")
+        if code == 0:
+            return None
+        message = f"{script!r} ended with {code}"
+        if deadline.passed:
+            message = f"{script!r} did not end within {format_duration(context.check_timeout)}"
+        log.note(message)
+        return LandingRejected(context.clock(), task.id, Reason.CHECKS_FAILED, message, tail.text())
+
+
+class _Deadline:
+    """A stop that also asks when the time is up."""
+
+    def __init__(self, stop: Stop, seconds: float) -> None:
+        self.passed = False
+        self._stop = stop
+        self._callbacks: list[Callable[[], object]] = []
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(seconds, self._expire)
+
+    def on_request(self, callback: Callable[[], object]) -> None:
+        self._callbacks.append(callback)
+        self._stop.on_request(callback)
+
+    def _expire(self) -> None:
+        self.passed = True
+        for callback in self._callbacks:
+            callback()
+
+    def cancel(self) -> None:
+        self._timer.cancel()
+        self._stop.forget()
