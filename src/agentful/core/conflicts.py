@@ -124,12 +124,11 @@ def _read(pattern: str) -> _Glob:
     for part in parts:
         if set(part) == {"*"} and len(part) > 1:
             texts.append("**")
-            if not names or names[-1] is not None:
+            if names[-1:] != [None]:
                 names.append(None)
         else:
-            name = _read_name(part)
             texts.append(part)
-            names.append(name)
+            names.append(_read_name(part))
     # Something has to be at the place of a last "**", and below a folder.
     if texts[-1] == "**":
         names[-1] = _ANY_NAME
@@ -313,6 +312,8 @@ def _name_regex(name: Name) -> str:
 def _char_regex(char: Char) -> str:
     if isinstance(char, str):
         return re.escape(char)
+    if char == _ANY:
+        return "[^/]"
     return "[" + "".join(f"\\U{low:08x}-\\U{high:08x}" for low, high in char) + "]"
 
 

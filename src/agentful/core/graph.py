@@ -140,8 +140,9 @@ def _ordinal(position: int) -> str:
 class _Graph:
     """The tasks as numbers, their positions in the plan.
 
-    ``needs`` and ``dependents`` are the edges, each once; ``order`` is topological and, of those whose
-    needs are placed, takes the earliest in the plan. Raises PlanError for a cycle.
+    ``needs`` and ``dependents`` are the edges, each as often as the plan names it; ``order`` is
+    topological and, of those whose needs are placed, takes the earliest in the plan. Raises PlanError for
+    a cycle.
     """
 
     __slots__ = ("dependents", "needs", "order")
@@ -151,7 +152,7 @@ class _Graph:
         self.needs: list[list[int]] = []
         self.dependents: list[list[int]] = [[] for _ in tasks]
         for position, task in enumerate(tasks):
-            needs = [positions[need] for need in dict.fromkeys(task.needs) if need in positions]
+            needs = [positions[need] for need in task.needs if need in positions]
             self.needs.append(needs)
             for need in needs:
                 self.dependents[need].append(position)

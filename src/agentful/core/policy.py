@@ -7,7 +7,10 @@ average (Kohler 1975 names it; Graham 1969 bounds any list schedule by 2 - 1/m).
 
 from __future__ import annotations
 
+import unicodedata
 from typing import TYPE_CHECKING
+
+from ..model import State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -18,9 +21,11 @@ if TYPE_CHECKING:
 DEFAULT_ESTIMATE = 300.0
 """Seconds that a task is taken to last when nothing is known of it."""
 
-_REACH = 2_000
+_REACH = 200
 """How many earlier tasks one submission may lengthen the path of. The path only orders; a bound keeps
 a chain of a hundred thousand single submissions from costing the square of that."""
+
+_LONGEST_GLOB = 1_000
 
 
 def duration(task: Task) -> float:
@@ -33,28 +38,29 @@ def key(record: TaskRecord) -> tuple[int, float, int]:
     return (-record.task.priority, -record.tail, record.index)
 
 
-def lengthen(added: Sequence[TaskRecord], needs: dict[str, TaskRecord]) -> None:
+def lengthen(added: Sequence[TaskRecord], needs: dict[str, TaskRecord]) -> list[TaskRecord]:
     """Set the remaining path of new records, and lengthen those of the tasks they need.
 
-    ``added`` is in an order in which needs come first.
+    ``added`` is in an order in which needs come first. Gives those that were lengthened.
     """
     for record in reversed(added):
         after = max((dependent.tail for dependent in record.dependents), default=0.0)
         record.tail = duration(record.task) + after
-    reach = _REACH
+    lengthened: list[TaskRecord] = []
     new = {record.id for record in added}
     pending = [record for record in added if any(need not in new for need in record.task.needs)]
-    while pending and reach > 0:
+    while pending and len(lengthened) < _REACH:
         record = pending.pop()
         for need in record.task.needs:
             before = needs[need]
-            if need in new or before.state.settled:
+            if need in new or before.state is State.SUCCEEDED:
                 continue
             tail = duration(before.task) + record.tail
             if tail > before.tail:
                 before.tail = tail
                 pending.append(before)
-                reach -= 1
+                lengthened.append(before)
+    return lengthened
 
 
 def backoff(delay: float, times: int) -> float:
@@ -63,5 +69,18 @@ def backoff(delay: float, times: int) -> float:
 
 
 def literal(paths: Iterable[str]) -> tuple[str, ...]:
-    """Paths as globs that match just them."""
-    return tuple("/" + "".join("\\" + c if c in "\\*?[" else c for c in path) for path in paths)
+    """Paths as globs that match just them, or little more where no glob can say them exactly."""
+    return tuple(dict.fromkeys(_literal(path) for path in paths))
+
+
+def _literal(path: str) -> str:
+    glob = "/" + "".join(map(_literal_char, path))
+    while len(glob) > _LONGEST_GLOB:
+        glob = glob.rpartition("/")[0]
+    return glob
+
+
+def _literal_char(char: str) -> str:
+    if char.isalnum() or char in "/._-":
+        return char
+    return "?" if unicodedata.category(char) in {"Cc", "Cs"} else "\\" + char

@@ -9,15 +9,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..events import Detail, Trigger
-from ..model import Failure, Reason, State, TaskResult, Usage
+from ..model import Answer, Failure, Reason, State, TaskResult, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ..events import TaskChanged
-    from ..model import Answer, Task
+    from ..model import Decision, Task
 
 _ACTIVE = frozenset({State.RUNNING, State.STOPPING, State.LANDING})
+_ASKED_OF_A_PERSON = frozenset({Reason.QUESTION, Reason.DECISION})
 _NOTHING = Detail()
 _NO_OUTPUTS: Mapping[str, Any] = {}
 
@@ -123,62 +124,79 @@ class TaskRecord:
     def apply(self, change: TaskChanged) -> None:
         """Fold one change in."""
         detail = change.detail or _NOTHING
-        trigger = change.trigger
+        trigger, before = change.trigger, self.reason
         if self.state in _ACTIVE:
             self.active += max(0.0, change.at - self.since)
         self.state = change.target
         self.reason = change.reason
         self.attempt = change.attempt
         self.since = change.at
+        self.finished_at = change.at if change.target.settled else None
         self.story.append(change)
         if trigger is Trigger.STARTED:
-            self.attempt_at = change.at
-            if self.started_at is None:
-                self.started_at = change.at
-            self.not_before = None
-            self.finished_at = None
+            self._start(change.at)
             return
         if detail is not _NOTHING:
             self._learn(change, detail)
+        if trigger not in (Trigger.PREPARED, Trigger.LOST):
+            # Where moving the branch was lost, nobody knows whether it moved: that stays to be found out.
+            self.onto = self.prepared = None
         match trigger:
             case Trigger.RETRIED | Trigger.GAVE_UP:
-                self.failures += (_failure(change, detail),)
-                if change.reason is Reason.CONFLICT:
-                    self.conflicts += 1
-                else:
-                    self.failed += 1
-                self.lost = 0
-                self.onto = self.prepared = None
-                self.by_hand = False
-                self.alone = detail.alone
-                self.not_before = detail.not_before
+                self._fail(change, detail)
+            case Trigger.ASKED if change.reason not in _ASKED_OF_A_PERSON:
+                self._fail(change, detail)
             case Trigger.LOST:
                 if change.reason is not Reason.INTERRUPTED:
                     self.lost += 1
                 self.not_before = detail.not_before
-                self.onto = self.prepared = None
             case Trigger.FINISHED | Trigger.DONE:
                 self.lost = 0
-                self.not_before = None
             case Trigger.PREPARED:
                 self.onto, self.prepared = detail.onto, detail.commit
+                self.not_before = None
             case Trigger.BRANCH_MOVED:
-                self.onto = self.prepared = None
+                self.not_before = None
             case Trigger.HANDED_IN:
                 self.by_hand = True
-                self.not_before = None
+                self.lost = 0
             case Trigger.LANDED:
                 self.landed = True
-                self.onto = self.prepared = None
                 self.alone = False
-            case Trigger.REVIVED | Trigger.ANSWERED:
-                self.failed = self.conflicts = self.lost = 0
-                self.alone = False
-                self.not_before = None
+            case Trigger.REVIVED:
+                self._forgive()
+            case Trigger.ANSWERED if before not in _ASKED_OF_A_PERSON:
+                self._forgive()
             case _:
                 pass
-        if self.state.settled:
-            self.finished_at = change.at
+
+    def _start(self, at: float) -> None:
+        """A new attempt: what the one before it left is in ``failures``, and its commit stays pinned."""
+        self.attempt_at = at
+        if self.started_at is None:
+            self.started_at = at
+        self.not_before = None
+        self.by_hand = False
+        self.message = self.detail = self.summary = ""
+        self.outputs = _NO_OUTPUTS
+        self.paths = self.out_of_scope = ()
+        self.other = None
+
+    def _fail(self, change: TaskChanged, detail: Detail) -> None:
+        self.failures += (_failure(change, detail),)
+        if change.reason is Reason.CONFLICT:
+            self.conflicts += 1
+        else:
+            self.failed += 1
+        self.lost = 0
+        self.alone = detail.alone
+        self.not_before = detail.not_before
+
+    def _forgive(self) -> None:
+        """A person wants it tried again: what went wrong stays known, and counts for nothing."""
+        self.failed = self.conflicts = self.lost = 0
+        self.alone = False
+        self.not_before = None
 
     def _learn(self, change: TaskChanged, detail: Detail) -> None:
         if detail.message or change.reason is not None:
@@ -191,8 +209,9 @@ class TaskRecord:
             self.paths = detail.paths
             self.out_of_scope = detail.out_of_scope
             self.message = self.detail = ""
-        elif detail.paths:
-            self.paths = detail.paths
+        else:
+            self.paths = detail.paths or self.paths
+            self.out_of_scope = detail.out_of_scope or self.out_of_scope
         if detail.commit is not None and change.trigger is not Trigger.PREPARED:
             self.commit = detail.commit
         if detail.usage is not None:
@@ -231,6 +250,15 @@ class TaskRecord:
                 line += f" {change.detail.message}"
             lines.append(line)
         return "\n".join(lines)
+
+
+def take_answer(records: Mapping[str, TaskRecord], decision: Decision) -> None:
+    """Have the tasks that a decision names know its answer."""
+    for task_id in decision.blocking:
+        record = records.get(task_id)
+        if record is not None and decision.answer is not None:
+            record.decisions.discard(decision.id)
+            record.answers += (Answer(decision.question, decision.answer),)
 
 
 def _failure(change: TaskChanged, detail: Detail) -> Failure:

@@ -22,7 +22,7 @@ landed or it gave up, so that whatever overlaps starts on a base that has it.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
 
@@ -66,10 +66,11 @@ from ..events import (
     Trigger,
     Unpaused,
 )
-from ..model import Answer, Decision, Need, Options, Reason, State
+from ..model import Decision, Need, Options, Reason, State
 from . import policy
 from .admission import NO_CLAIM, Admission, Obstacle
-from .record import TaskRecord
+from .conflicts import check_glob
+from .record import TaskRecord, take_answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -175,11 +176,20 @@ class Scheduler:
         self.unsettled = 0
         """How many tasks have not ended."""
         self._by_state: dict[State, dict[str, TaskRecord]] = {state: {} for state in State}
+        # The queue of landings, in the order of finishing. It is emptied from its front, which a plain
+        # dict searches for.
+        self._by_state[State.LANDING] = OrderedDict()
         self._delayed: list[tuple[float, int, str]] = []
         self._deadlines: list[tuple[float, str, int]] = []
         self._run_deadline: float | None = None
-        self._queue: deque[str] = deque()
         self._landing: str | None = None
+        """Whose landing has an act under way."""
+        self._abandoned = False
+        """That act is of a landing that was cancelled: its answer says nothing any more."""
+        self._recovering: dict[str, int] = {}
+        """Attempts of an earlier process, whose end is being found out."""
+        self._named: dict[str, list[str]] = {}
+        """Decisions that name a task which has not come yet, by its id."""
         self._at = 0.0
         self._transitions: list[Transition] = []
         self._commands: list[Command] = []
@@ -214,6 +224,8 @@ class Scheduler:
         scheduler = cls(options)
         for transition in transitions:
             scheduler.evolve(transition)
+        policy.lengthen(list(scheduler.records.values()), scheduler.records)
+        scheduler._reorder(scheduler._by_state[State.READY].values())
         return scheduler
 
     def recover(self, at: float) -> Step:
@@ -225,9 +237,10 @@ class Scheduler:
         if self.options.timeout is not None and self.unsettled:
             self._run_deadline = self._at + self.options.timeout
         for state in (State.RUNNING, State.STOPPING):
-            for record in list(self._by_state[state].values()):
+            for record in self._by_state[state].values():
+                self._recovering[record.id] = record.attempt
                 self._commands.append(RecoverAttempt(record.id, record.task, record.attempt))
-        for record in list(self._by_state[State.LANDING].values()):
+        for record in self._by_state[State.LANDING].values():
             if record.onto is not None:
                 self._land(record)
         return self._step()
@@ -246,6 +259,7 @@ class Scheduler:
 
     def evolve(self, transition: Transition) -> None:
         """Apply one transition. The only place where anything changes; it decides nothing."""
+        self._at = max(self._at, transition.at)
         if type(transition) is TaskChanged:
             self._evolve_change(transition)
         elif type(transition) is TaskAdded:
@@ -256,9 +270,12 @@ class Scheduler:
             for task_id in decision.blocking:
                 if task_id in self.records:
                     self.records[task_id].decisions.add(decision.id)
+                else:
+                    self._named.setdefault(task_id, []).append(decision.id)
         elif type(transition) is DecisionClosed:
-            self._evolve_closed(transition)
-        self._at = max(self._at, transition.at)
+            closed = transition.close(self.decisions[transition.decision_id])
+            self.decisions[closed.id] = closed
+            take_answer(self.records, closed)
 
     # --- questions -----------------------------------------------------------------------------
 
@@ -280,16 +297,36 @@ class Scheduler:
         return self.unsettled == 0 and self._landing is None
 
     @property
+    def idle(self) -> bool:
+        """Whether nothing is under way, and time alone starts nothing: somebody has to say something.
+
+        The time of the whole run may still run out then.
+        """
+        if self.busy:
+            return False
+        if self.interrupted:
+            return True
+        if self.paused:
+            return all(record.decisions for record in self._by_state[State.LANDING].values())
+        return self._next_delay() is None
+
+    @property
     def next_wakeup(self) -> float | None:
         """When a ``Tick`` is wanted, in seconds since the epoch."""
-        while self._deadlines and not self._attempt_is(self._deadlines[0][1], self._deadlines[0][2]):
+        while self._deadlines and not self._may_time_out(*self._deadlines[0][1:]):
             heappop(self._deadlines)
-        while self._delayed and not self._is_delayed(self._delayed[0]):
-            heappop(self._delayed)
-        times = [heap[0][0] for heap in (self._deadlines, self._delayed) if heap]
+        times = [self._deadlines[0][0]] if self._deadlines else []
+        delay = self._next_delay()
+        if delay is not None:
+            times.append(delay)
         if self._run_deadline is not None and self.unsettled:
             times.append(self._run_deadline)
         return min(times, default=None)
+
+    def _next_delay(self) -> float | None:
+        while self._delayed and not self._is_delayed(self._delayed[0]):
+            heappop(self._delayed)
+        return self._delayed[0][0] if self._delayed else None
 
     def open_decisions(self) -> list[Decision]:
         return [decision for decision in self.decisions.values() if decision.open]
@@ -306,6 +343,8 @@ class Scheduler:
             if missing:
                 found.append(Obstacle(Need.NEEDS, f"needs {', '.join(missing)}", missing))
         elif record.state is State.LANDING:
+            if record.not_before is not None and record.not_before > self._at:
+                found.append(Obstacle(Need.DELAY, f"lands again in {record.not_before - self._at:.0f} s"))
             if self._landing not in (None, task_id):
                 found.append(
                     Obstacle(Need.QUEUE, f"waits for {self._landing} to land", (str(self._landing),))
@@ -343,8 +382,10 @@ class Scheduler:
             assert record.unmet == unmet, record.tell()
             if record.state in (State.RUNNING, State.STOPPING, State.LANDING, State.READY):
                 assert unmet == 0, record.tell()
+            opened = {d.id for d in self.open_decisions() if record.id in d.blocking}
+            assert record.decisions == opened, record.tell()
             if record.state is State.BLOCKED:
-                assert any(self.decisions[d].open for d in record.decisions), record.tell()
+                assert record.decisions, record.tell()
         self.admission.check()
 
     # --- evolving ------------------------------------------------------------------------------
@@ -361,6 +402,7 @@ class Scheduler:
             if before.state is not State.SUCCEEDED:
                 record.unmet += 1
         record.tail = policy.duration(task)
+        record.decisions.update(d for d in self._named.pop(task.id, ()) if self.decisions[d].open)
 
     def _evolve_change(self, change: TaskChanged) -> None:
         record = self.records[change.task_id]
@@ -400,17 +442,6 @@ class Scheduler:
                 timeout = self.options.task_timeout
             if timeout is not None:
                 heappush(self._deadlines, (change.at + timeout, record.task.id, record.attempt))
-        elif target is State.LANDING:
-            self._queue.append(record.task.id)
-
-    def _evolve_closed(self, closed: DecisionClosed) -> None:
-        before = self.decisions[closed.decision_id]
-        self.decisions[before.id] = closed.close(before)
-        for task_id in before.blocking:
-            record = self.records.get(task_id)
-            if record is not None:
-                record.decisions.discard(before.id)
-                record.answers += (Answer(before.question, closed.answer),)
 
     # --- starting and landing --------------------------------------------------------------------
 
@@ -421,15 +452,26 @@ class Scheduler:
         else:
             self.admission.add(record)
 
+    def _reorder(self, records: Iterable[TaskRecord]) -> None:
+        """Offer these anew where they are on offer: what their place is reckoned from has changed."""
+        for record in records:
+            if record.state is State.READY and record.ticket is not None:
+                self.admission.add(record)
+
     def _fill(self) -> None:
         """Start what may start, and land what may land."""
+        while self._delayed and self._delayed[0][0] <= self._at:
+            entry = heappop(self._delayed)
+            record = self.records[entry[2]]
+            if record.state is State.READY and self._is_delayed(entry):
+                self._enqueue(record)
         running, stopping = self._by_state[State.RUNNING], self._by_state[State.STOPPING]
         while not self.paused and len(running) + len(stopping) < self.slots:
-            record = self.admission.next()
-            if record is None:
+            ready = self.admission.next()
+            if ready is None:
                 break
-            self._start(record)
-        if self._landing is None and self._queue and not self.interrupted:
+            self._start(ready)
+        if self._landing is None and not self.interrupted:
             self._next_landing()
 
     def _start(self, record: TaskRecord) -> None:
@@ -453,18 +495,10 @@ class Scheduler:
         )
 
     def _next_landing(self) -> None:
-        held: list[str] = []
-        while self._queue:
-            task_id = self._queue.popleft()
-            record = self.records[task_id]
-            if record.state is not State.LANDING:
-                continue
-            if record.decisions or (record.not_before is not None and record.not_before > self._at):
-                held.append(task_id)
-                continue
-            self._land(record)
-            break
-        self._queue.extendleft(reversed(held))
+        for record in self._by_state[State.LANDING].values():
+            if not record.decisions and (record.not_before is None or record.not_before <= self._at):
+                self._land(record)
+                break
 
     def _land(self, record: TaskRecord) -> None:
         self._landing = record.id
@@ -524,8 +558,13 @@ class Scheduler:
                     self._change(dependent, Trigger.NEEDS_MET)
         elif target is State.WAITING and record.unmet == 0:
             self._change(record, Trigger.NEEDS_MET)
-        elif target is State.READY and any(self.decisions[d].open for d in record.decisions):
-            self._change(record, Trigger.ASKED, reason=Reason.DECISION)
+        elif target is State.READY and record.decisions:
+            self._block(record)
+
+    def _block(self, record: TaskRecord) -> None:
+        """Have a task wait for the first of the decisions that name it."""
+        question = next(self.decisions[d].question for d in sorted(record.decisions))
+        self._change(record, Trigger.ASKED, reason=Reason.DECISION, detail=Detail(message=question))
 
     def _attempt_is(self, task_id: str, attempt: int) -> bool:
         """Whether this attempt is under way: an answer that comes too late is not believed."""
@@ -536,9 +575,16 @@ class Scheduler:
             and (record.state is State.RUNNING or record.state is State.STOPPING)
         )
 
+    def _may_time_out(self, task_id: str, attempt: int) -> bool:
+        return self._attempt_is(task_id, attempt) and self._recovering.get(task_id) != attempt
+
     def _is_delayed(self, entry: tuple[float, int, str]) -> bool:
         record = self.records[entry[2]]
-        return record.not_before == entry[0] and record.state in (State.READY, State.LANDING)
+        if record.not_before != entry[0]:
+            return False
+        if record.state is State.READY:
+            return record.ticket is None
+        return record.state is State.LANDING and self._landing != record.id
 
     def _submitted(self, event: TasksSubmitted) -> None:
         new: set[str] = set()
@@ -548,20 +594,24 @@ class Scheduler:
             for need in task.needs:
                 if need not in self.records and need not in new:
                     raise PlanError(f"task {task.id!r} needs {need!r}, which was not submitted before it")
+            for glob in task.writes or ():
+                check_glob(glob)
             new.add(task.id)
-        if self._run_deadline is None and self.options.timeout is not None:
-            self._run_deadline = self._at + self.options.timeout
+        if self._run_deadline is None:
+            self._start_clock()
         added: list[TaskRecord] = []
         for task in event.tasks:
             self._emit(TaskAdded(self._at, task))
             added.append(self.records[task.id])
-        policy.lengthen(added, self.records)
+        self._reorder(policy.lengthen(added, self.records))
         for record in added:
             if record.state is not State.WAITING:
                 continue
-            lost = next((n for n in record.task.needs if self._is_dead(n)), None)
-            if lost is not None:
-                self._skip(record, lost)
+            dead = next((n for n in record.task.needs if self._is_dead(n)), None)
+            if dead is not None:
+                self._skip(record, dead)
+            elif record.decisions:
+                self._block(record)
             elif record.unmet == 0:
                 self._change(record, Trigger.NEEDS_MET)
 
@@ -652,7 +702,7 @@ class Scheduler:
             self._ended_stopping(record, event.commit, event.usage)
         else:
             # Stopped by something that is not us, such as the end of the loop it ran on.
-            self._lost(record, "the attempt was stopped from outside", event.commit)
+            self._lost(record, "the attempt was stopped from outside", event.commit, event.usage)
 
     def _ended_stopping(self, record: TaskRecord, commit: str | None, usage: Usage | None) -> None:
         """An attempt that was told to stop has ended, well or not."""
@@ -677,7 +727,7 @@ class Scheduler:
         if not self._attempt_is(event.task_id, event.attempt):
             return
         record = self.records[event.task_id]
-        if record.state is State.STOPPING and record.reason is not Reason.TIMEOUT:
+        if record.state is State.STOPPING and record.reason not in (Reason.TIMEOUT, Reason.INTERRUPTED):
             self._ended_stopping(record, event.commit, event.usage)
             return
         decision = Decision(
@@ -703,17 +753,22 @@ class Scheduler:
         record = self.records[event.task_id]
         if record.state is State.STOPPING and record.reason is not Reason.TIMEOUT:
             self._ended_stopping(record, event.commit, None)
+        elif self._recovering.get(record.id) == record.attempt:
+            # A crash or a stop of ours, which somebody saw and resumed from: no fault that may stay.
+            detail = Detail(message=event.message, commit=event.commit)
+            self._change(record, Trigger.LOST, reason=Reason.INTERRUPTED, detail=detail)
         else:
             self._lost(record, event.message, event.commit)
 
-    def _lost(self, record: TaskRecord, message: str, commit: str | None) -> None:
+    def _lost(self, record: TaskRecord, message: str, commit: str | None, usage: Usage | None = None) -> None:
         """Its machine failed it. That uses up no attempt, but a fault that stays ends it all the same."""
         if record.lost + 1 >= _MAX_LOST:
             text = f"lost {record.lost + 1} times in a row: {message}"
-            self._give_up(record, Reason.LOST, Detail(message=text, commit=commit))
+            self._give_up(record, Reason.LOST, Detail(message=text, commit=commit, usage=usage))
             return
         delay = policy.backoff(self.options.retry_delay, record.lost + 1) if record.lost else 0.0
-        detail = Detail(message=message, commit=commit, not_before=self._at + delay if delay else None)
+        not_before = self._at + delay if delay else None
+        detail = Detail(message=message, commit=commit, usage=usage, not_before=not_before)
         self._change(record, Trigger.LOST, reason=Reason.LOST, detail=detail)
 
     def _failed(self, record: TaskRecord, reason: Reason, detail: Detail) -> None:
@@ -726,7 +781,7 @@ class Scheduler:
             delay = 0.0
         else:
             again = record.failed < retries
-            alone = False
+            alone = record.alone
             delay = policy.backoff(options.retry_delay, record.failed + 1)
         if not again:
             self._give_up(record, reason, detail)
@@ -785,7 +840,6 @@ class Scheduler:
         record = self._landing_ended(event.task_id)
         if record is not None:
             self._change(record, Trigger.BRANCH_MOVED)
-            self._queue.appendleft(record.id)
 
     def _landing_lost(self, event: LandingLost) -> None:
         record = self._landing_ended(event.task_id)
@@ -795,19 +849,17 @@ class Scheduler:
             self._change(record, Trigger.LOST, reason=Reason.INTERRUPTED)
         elif record.lost + 1 >= _MAX_LOST:
             self._give_up(record, Reason.LOST, Detail(message=event.message, commit=record.commit))
-            return
         else:
             delay = policy.backoff(self.options.retry_delay, record.lost + 1)
             detail = Detail(message=event.message, not_before=self._at + delay)
             self._change(record, Trigger.LOST, reason=Reason.LOST, detail=detail)
-        self._queue.appendleft(record.id)
 
     def _landing_ended(self, task_id: str) -> TaskRecord | None:
-        """The queue is free again. The record, where the task still is to land."""
-        if self._landing == task_id:
-            self._landing = None
-        record = self.records.get(task_id)
-        return record if record is not None and record.state is State.LANDING else None
+        """The queue is free again. The record, where this is the landing that it waits for."""
+        if self._landing != task_id:
+            return None
+        abandoned, self._landing, self._abandoned = self._abandoned, None, False
+        return None if abandoned else self.records[task_id]
 
     def _cancel_requested(self, event: CancelRequested) -> None:
         if event.task_ids is None:
@@ -844,7 +896,8 @@ class Scheduler:
                 self._change(record, Trigger.STOP_REQUESTED, reason=reason)
             return
         elif record.state is State.LANDING and record.onto is None:
-            if self._landing == record.id:
+            if self._landing == record.id and not self._abandoned:
+                self._abandoned = True
                 self._commands.append(StopLanding(record.id))
             self._change(record, Trigger.CANCELLED, reason=reason)
         else:
@@ -858,33 +911,50 @@ class Scheduler:
         self._commands.append(StopAttempt(record.id, record.attempt))
 
     def _retry_requested(self, event: RetryRequested) -> None:
+        if self._run_deadline is None or not self.unsettled:
+            self._start_clock()
+        revived: dict[str, TaskRecord] = {}
+        # Up: what was asked for, and what it needs.
         pending = [self.records[task_id] for task_id in event.task_ids if task_id in self.records]
-        revived: set[str] = set()
         while pending:
             record = pending.pop()
-            if record.id in revived or not self._is_dead(record.id):
-                continue
-            revived.add(record.id)
-            pending += [self.records[need] for need in record.task.needs]
-            pending += [d for d in record.dependents if d.reason is Reason.NEED_FAILED]
+            if record.id not in revived and self._is_dead(record.id):
+                revived[record.id] = record
+                pending += [self.records[need] for need in record.task.needs]
+        # Down: what was skipped because of these, and because of nothing else.
+        pending = list(revived.values())
+        while pending:
+            for dependent in pending.pop().dependents:
+                if dependent.reason is Reason.NEED_FAILED and dependent.id not in revived:
+                    needs = dependent.task.needs
+                    if all(need in revived or not self._is_dead(need) for need in needs):
+                        revived[dependent.id] = dependent
+                        pending.append(dependent)
         # In the order of submission, so that what is needed is revived before what needs it.
-        for record in sorted((self.records[i] for i in revived), key=lambda r: r.index):
-            if self._run_deadline is None and self.options.timeout is not None:
-                self._run_deadline = self._at + self.options.timeout
+        for record in sorted(revived.values(), key=lambda r: r.index):
             self._change(record, Trigger.REVIVED)
+
+    def _start_clock(self) -> None:
+        if self.options.timeout is not None:
+            self._run_deadline = self._at + self.options.timeout
 
     def _asked(self, event: DecisionAsked) -> None:
         asked = event.decision
-        decision = replace(asked, id=asked.id or self._decision_id(), asked_at=self._at)
-        if decision.id in self.decisions:
+        if asked.id in self.decisions:
             return
+        decision = replace(
+            asked,
+            id=asked.id or self._decision_id(),
+            blocking=tuple(dict.fromkeys(asked.blocking)),
+            asked_at=self._at,
+            answer=None,
+            answered_at=None,
+        )
         self._emit(DecisionOpened(self._at, decision))
         for task_id in decision.blocking:
             record = self.records.get(task_id)
             if record is not None and record.state in (State.WAITING, State.READY):
-                self._change(
-                    record, Trigger.ASKED, reason=Reason.DECISION, detail=Detail(message=decision.question)
-                )
+                self._block(record)
 
     def _answered(self, event: DecisionAnswered) -> None:
         decision = self.decisions.get(event.decision_id)
@@ -893,7 +963,7 @@ class Scheduler:
         self._emit(DecisionClosed(self._at, decision.id, event.answer))
         for task_id in decision.blocking:
             record = self.records.get(task_id)
-            if record is None or record.state is not State.BLOCKED or record.decisions:
+            if record is None or record.state is not State.BLOCKED:
                 continue
             answer = event.answer.strip().casefold()
             if decision.kind == "failure" and answer == SKIP.casefold():
@@ -901,7 +971,7 @@ class Scheduler:
                 self._skip_dependents(record)
             elif decision.kind == "failure" and answer == BY_HAND.casefold():
                 self._change(record, Trigger.HANDED_IN)
-            else:
+            elif not record.decisions:
                 self._change(record, Trigger.ANSWERED)
 
     def _decision_id(self) -> str:
@@ -920,7 +990,7 @@ class Scheduler:
         self.paused = self.interrupted = True
         for record in list(self._by_state[State.RUNNING].values()):
             self._stop(record, Reason.INTERRUPTED)
-        if self._landing is not None and self.records[self._landing].onto is None:
+        if self._landing is not None and not self._abandoned and self.records[self._landing].onto is None:
             self._commands.append(StopLanding(self._landing))
 
     def _slots_changed(self, event: SlotsChanged) -> None:
@@ -933,12 +1003,7 @@ class Scheduler:
             self._cancel_all(Reason.RUN_TIMEOUT)
         while self._deadlines and self._deadlines[0][0] <= now:
             _, task_id, attempt = heappop(self._deadlines)
-            if self._attempt_is(task_id, attempt):
+            if self._may_time_out(task_id, attempt):
                 record = self.records[task_id]
                 if record.state is State.RUNNING:
                     self._stop(record, Reason.TIMEOUT)
-        while self._delayed and self._delayed[0][0] <= now:
-            entry = heappop(self._delayed)
-            record = self.records[entry[2]]
-            if self._is_delayed(entry) and record.state is State.READY and record.ticket is None:
-                self._enqueue(record)

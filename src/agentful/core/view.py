@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ..events import DecisionClosed, DecisionOpened, TaskAdded, TaskChanged
 from ..model import State
-from .record import TaskRecord
+from .record import TaskRecord, take_answer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -46,10 +46,10 @@ class RunView:
                 self.counts[State.WAITING] += 1
             case DecisionOpened(decision=decision):
                 self.decisions[decision.id] = decision
-            case DecisionClosed():
-                self.decisions[transition.decision_id] = transition.close(
-                    self.decisions[transition.decision_id]
-                )
+            case DecisionClosed(decision_id=decision_id):
+                closed = transition.close(self.decisions[decision_id])
+                self.decisions[decision_id] = closed
+                take_answer(self.records, closed)
         self.at = max(self.at, transition.at)
 
     @property
@@ -65,14 +65,18 @@ class RunView:
         """The run in one word. ``live`` says whether a process carries it out at this moment."""
         if self.done == self.total:
             return "succeeded" if self.counts[State.SUCCEEDED] == self.total else "failed"
-        if self.counts[State.BLOCKED] and not self._can_go_on():
+        if not self._can_go_on():
             return "waiting"
         return "running" if live else "interrupted"
 
     def _can_go_on(self) -> bool:
         """Whether anything but an answer could move the run."""
-        states = (State.READY, State.RUNNING, State.STOPPING, State.LANDING)
-        return any(self.counts[state] for state in states)
+        if any(self.counts[state] for state in (State.READY, State.RUNNING, State.STOPPING)):
+            return True
+        if not self.counts[State.LANDING]:
+            return False
+        held = {task_id for decision in self.open_decisions() for task_id in decision.blocking}
+        return any(r.state is State.LANDING and r.id not in held for r in self.records.values())
 
     def open_decisions(self) -> list[Decision]:
         return [decision for decision in self.decisions.values() if decision.open]

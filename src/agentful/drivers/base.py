@@ -7,14 +7,14 @@ one attempt and may keep what it has read. It never raises on a line that it doe
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from msgspec import Struct
 
 from ..model import Agent, Reason, Task, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 
 class Attempt(Struct, frozen=True, kw_only=True):
@@ -196,5 +196,22 @@ class Account:
         )
 
 
+def too_deep(value: Any) -> bool:
+    """Whether a value is nested so deeply that whoever writes or shows it later might give up."""
+    level: list[Any] = [value]
+    for _ in range(_DEEPEST):
+        inner: list[Any] = []
+        for outer in level:
+            if isinstance(outer, dict):
+                inner.extend(cast("Mapping[Any, Any]", outer).values())
+            elif isinstance(outer, list | tuple):
+                inner.extend(cast("Sequence[Any]", outer))
+        if not inner:
+            return False
+        level = inner
+    return True
+
+
+_DEEPEST = 64
 _LONGEST = 4_000
 """Characters of a summary, or of one line of it."""

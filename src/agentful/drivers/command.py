@@ -58,6 +58,7 @@ from .base import (
     Attempt,
     Outcome,
     ProcessSpec,
+    too_deep,
 )
 
 if TYPE_CHECKING:
@@ -298,7 +299,7 @@ def _from_json(text: str) -> AgentEvent | None:
             return AgentProgress(percentage, message) if 0 <= (percentage or 0) <= 100 else None
         case _Summary() if text := _clean(said.text):
             return AgentSummary(text)
-        case _Output(name=name, value=value) if name.strip() and _can_be_kept(value):
+        case _Output(name=name, value=value) if name.strip() and not too_deep(value):
             return AgentOutput(name.strip(), value)
         case _Ask() if text := _clean(said.question):
             return AgentQuestion(text, _options(map(_clean, said.options)))
@@ -313,15 +314,6 @@ def _from_json(text: str) -> AgentEvent | None:
 def _clean(text: str) -> str:
     """Text that can be shown on a terminal."""
     return _CONTROL.sub("", text).strip()
-
-
-def _can_be_kept(value: Any) -> bool:
-    """Whether the journal can take it: it reads numbers that it cannot write."""
-    try:
-        msgspec.json.encode(value)
-    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
-        return False
-    return True
 
 
 # --- shells ----------------------------------------------------------------------------------------

@@ -1,9 +1,9 @@
 """A Python function as an agent: for libraries, for scripts, for tests.
 
-The function gets the `Attempt`. Where it has a parameter called ``emit``, it also gets a callable that takes
-agent events (progress, messages, outputs, usage, a question), from any thread. An async function is awaited on the
-loop, and is stopped by cancelling it. A plain one runs on a thread beside the loop; Python cannot stop a
-thread, so it should look at ``attempt.deadline`` when it takes long.
+The function gets the `Attempt`. Where it has a parameter called ``emit``, it also gets a callable that
+takes agent events (progress, messages, outputs, usage, a question), from any thread. An async function is
+awaited on the loop, and is stopped by cancelling it. A plain one runs on a thread beside the loop; Python
+cannot stop a thread, so it should look at ``attempt.deadline`` when it takes long.
 
 What it returns: ``None``; or its summary, as text; or a mapping with ``summary`` and ``outputs``; or an
 `Outcome`, to say everything. What it raises is a failed attempt.
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from ..model import Reason
-from .base import Account, AgentOutput, AgentSummary, Outcome
+from .base import Account, AgentOutput, AgentSummary, Outcome, too_deep
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,6 +84,8 @@ class PythonDriver:
             msgspec.json.encode(outputs)
         except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError) as error:
             return f"the outputs that it returned cannot be kept as JSON: {error}"
+        if too_deep(outputs):
+            return "the outputs that it returned are nested too deeply"
         if summary.strip():
             self._account.add(AgentSummary(summary.strip()))
         for name, output in outputs.items():

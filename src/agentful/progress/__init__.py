@@ -5,7 +5,7 @@ from __future__ import annotations
 from .board import Activity, Board, Scene, frame
 from .lines import JsonPrinter, PlainPrinter, iso, plain_line, status_document
 from .summary import Account, account, summary
-from .text import Line, clip, one_line, plain, printable
+from .text import Line, agent_of, as_word, clip, one_line, plain, printable
 
 __all__ = [
     "Account",
@@ -16,6 +16,8 @@ __all__ = [
     "PlainPrinter",
     "Scene",
     "account",
+    "agent_of",
+    "as_word",
     "clip",
     "frame",
     "iso",

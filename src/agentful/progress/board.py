@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 from rich.cells import cell_len
 
 from ..model import Need, State, format_duration
-from .text import Line, cells, clip, clip_line, listed, one_line, pad
+from .text import Line, agent_of, as_word, cells, clip, clip_line, listed, one_line, pad
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -99,7 +99,7 @@ def frame(view: RunView, scene: Scene, now: float, width: int, height: int) -> l
     foot: list[Line] = [[(clip(one_line(scene.notice), width), "dim")]] if scene.notice else []
     room = max(3, height - len(head) - len(foot))
 
-    needs_you = [_decision(decision, view, width) for decision in view.open_decisions()]
+    needs_you = [_decision(decision, width) for decision in view.open_decisions()]
     failed = sorted(by_state[State.FAILED], key=lambda record: record.since, reverse=True)
     needs_you += [_failed(record, width) for record in failed]
     working = _working(by_state, scene, now, width)
@@ -175,7 +175,7 @@ def _counts(view: RunView, width: int) -> list[Line]:
     return lines
 
 
-def _decision(decision: Decision, view: RunView, width: int) -> list[Line]:
+def _decision(decision: Decision, width: int) -> list[Line]:
     mark, _, style = LOOKS[State.BLOCKED]
     blocking = list(decision.blocking)
     reach = f"  blocks {listed(blocking, max(12, width // 4))}" if blocking else ""
@@ -193,7 +193,7 @@ def _decision(decision: Decision, view: RunView, width: int) -> list[Line]:
     if not decision.options:
         return [first, [(f"{_INDENT * 3}{command} ANSWER", "cyan")]]
     options = "  ".join(f"[{n}] {one_line(option)}" for n, option in enumerate(decision.options, 1))
-    answers = f"   {command} 1-{len(decision.options)}" if len(decision.options) > 1 else f"   {command} 1"
+    answers = f"   {command} NUMBER"
     if len(_INDENT * 3) + cell_len(options) + len(answers) <= width:
         return [first, [(_INDENT * 3 + options, ""), (answers, "cyan")]]
     return [first, [(clip(_INDENT * 3 + options, width), "")], [(_INDENT * 2 + answers, "cyan")]]
@@ -204,7 +204,7 @@ def _failed(record: TaskRecord, width: int) -> list[Line]:
     why = reason_text(record)
     if record.attempt > 1:
         why += f" ({record.attempt} attempts)"
-    hint = f"  agentful logs {record.id}"
+    hint = f"  agentful logs {as_word(record.id)}"
     name = clip(one_line(record.id), max(8, width // 3))
     left: Line = [(f" {mark} {word} ", style), (name, "bold"), ("  ", "")]
     if width < _NARROW:
@@ -227,7 +227,7 @@ def _working(
     if not records:
         return []
     names = [clip(one_line(record.id), max(8, width // 4)) for record in records]
-    agents = [clip(one_line(record.task.agent or "run"), 12) for record in records]
+    agents = [clip(agent_of(record.task), 12) for record in records]
     clocks = [_clock(record, now) for record in records]
     name_width = max(map(cell_len, names))
     agent_width = max(map(cell_len, agents)) if width >= _NARROW else 0
@@ -263,10 +263,8 @@ def _doing(record: TaskRecord, scene: Scene) -> str:
     activity = scene.activity.get(record.id)
     if activity is None:
         return one_line(record.task.title)
-    said = one_line(activity.message)
-    if activity.percentage is not None:
-        return f"{activity.percentage:.0f} % {said}".rstrip()
-    return said
+    said = one_line(activity.message) or one_line(record.task.title)
+    return said if activity.percentage is None else f"{activity.percentage:.0f} % {said}"
 
 
 def _ready(record: TaskRecord, scene: Scene, width: int) -> list[Line]:

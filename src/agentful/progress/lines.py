@@ -14,7 +14,7 @@ import msgspec
 from ..events import DecisionClosed, DecisionOpened, TaskAdded, TaskChanged, Trigger
 from ..model import Usage, format_duration
 from ..version import __version__
-from .text import clip, one_line
+from .text import agent_of, clip, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -66,7 +66,7 @@ def _say(change: Transition, view: RunView) -> str | None:
 
 def _say_change(change: TaskChanged, view: RunView) -> str | None:
     record = view.records[change.task_id]
-    who = f"{one_line(change.task_id)} {one_line(record.task.agent or 'run')}"
+    who = f"{one_line(change.task_id)} {agent_of(record.task)}"
     detail = change.detail
     why = str(change.reason).replace("_", " ") if change.reason is not None else ""
     if detail is not None and detail.message:
@@ -88,8 +88,10 @@ def _say_change(change: TaskChanged, view: RunView) -> str | None:
             return f"retry {who}{wait}{alone} after {why}"
         case Trigger.GAVE_UP:
             return f"failed {who}: {why}"
-        case Trigger.LOST | Trigger.INTERRUPTED:
+        case Trigger.LOST:
             return f"lost {who}: {why}"
+        case Trigger.INTERRUPTED:
+            return f"stopped {who}; a resume runs it again"
         case Trigger.STOP_REQUESTED:
             return f"stopping {who}: {why}"
         case Trigger.CANCELLED:
@@ -135,7 +137,7 @@ def status_document(
         "tasks": [
             {
                 "id": record.id,
-                "agent": record.task.agent,
+                "agent": agent_of(record.task),
                 "state": record.state.value,
                 "reason": record.reason and record.reason.value,
                 "message": record.message,
@@ -205,7 +207,7 @@ class JsonPrinter:
                         type="task_added",
                         at=iso(change.at),
                         task=task.id,
-                        agent=task.agent,
+                        agent=agent_of(task),
                         needs=task.needs,
                         title=task.title,
                     )
@@ -223,7 +225,7 @@ class JsonPrinter:
             type="task",
             at=iso(change.at),
             task=change.task_id,
-            agent=self._view.records[change.task_id].task.agent,
+            agent=agent_of(self._view.records[change.task_id].task),
             state=change.target.value,
             previous=change.source.value,
             trigger=change.trigger.value,

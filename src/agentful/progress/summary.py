@@ -9,7 +9,7 @@ from msgspec import Struct
 from ..events import Trigger
 from ..model import Reason, State, format_duration
 from .board import LOOKS, reason_text
-from .text import Line, clip, listed, one_line
+from .text import Line, as_word, clip, listed, one_line
 
 if TYPE_CHECKING:
     from ..core.record import TaskRecord
@@ -161,8 +161,12 @@ def _time(view: RunView, wall: float, predicted: float | None) -> list[Line]:
     text += f", one by one about {format_duration(told.one_by_one)}"
     saved = told.one_by_one - wall
     if view.total > 1 and view.done == view.total:
-        if saved > 0:
-            text += f": parallel saved {format_duration(saved)} ({told.one_by_one / wall:.1f} times as fast)"
+        if abs(saved) < 0.05 * wall:
+            text += ": parallel made no difference here"
+        elif saved > 0:
+            text += f": parallel saved {format_duration(saved)}"
+            times = told.one_by_one / wall
+            text += f" ({times:.1f} times as fast)" if times >= 1.1 else ""
         else:
             text += f": parallel did not pay here, it lost {format_duration(-saved)}"
     return [[("time   ", "dim"), (text, "")]]
@@ -183,7 +187,8 @@ def _next(
     if resumable:
         return f"agentful resume {run}"
     if of[State.FAILED]:
-        return f"agentful explain {of[State.FAILED][0].id}, then agentful retry {of[State.FAILED][0].id}"
+        name = as_word(of[State.FAILED][0].id)
+        return f"agentful explain {name}, then agentful retry {name}"
     if landed:
         return f"agentful land {run}"
     return f"agentful status {run}"

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import re
+import shlex
 import unicodedata
 
+from typing import TYPE_CHECKING
+
 from rich.cells import cell_len, set_cell_size
+
+if TYPE_CHECKING:
+    from ..model import Task
 
 Line = list[tuple[str, str]]
 """A line of a screen: pieces of text, each with a style such as ``bold red``; empty for none."""
@@ -50,6 +56,16 @@ def one_line(text: str) -> str:
         # What a progress bar overwrote is gone, as it is on a terminal.
         text = text.replace("\r\n", "\n").rstrip("\r\n").rpartition("\r")[2]
     return " ".join(printable(text).split())
+
+
+def agent_of(task: Task) -> str:
+    """Who does a task, in a word: its agent, or the shell."""
+    return one_line(task.agent) or "shell"
+
+
+def as_word(text: str) -> str:
+    """The text as one word of a command that a person may copy."""
+    return shlex.quote(one_line(text))
 
 
 def clip(text: str, width: int) -> str:

@@ -17,7 +17,7 @@ import msgspec
 
 from ..core import conflicts, prompt
 from ..drivers.base import AgentMessage, Attempt, FunctionDriver, Outcome
-from ..drivers.command import shell_argv
+from ..drivers.command import CommandDriver, shell_argv
 from ..errors import AgentError, GitError, WorkspaceError
 from ..events import (
     AttemptAsked,
@@ -145,7 +145,7 @@ class Attempts:
             failed = await self._set_up(task, command.attempt, workspace, log, tail, stop)
             if failed is not None:
                 return failed
-            driver = context.driver_for(agent)
+            driver = driver_of(task, agent, context.driver_for)
             if isinstance(driver, FunctionDriver):
                 outcome = await call_function(driver, attempt, emit, stop)
             else:
@@ -310,6 +310,13 @@ def agent_of(task: Task, agents: Mapping[str, Agent]) -> Agent:
     return agent if agent is not None else Agent(name=task.agent)
 
 
+def driver_of(
+    task: Task, agent: Agent, driver_for: Callable[[Agent], Driver | FunctionDriver]
+) -> Driver | FunctionDriver:
+    """How an agent is spoken to; a task's own command is run as it stands."""
+    return CommandDriver(agent, verbatim=True) if task.run is not None else driver_for(agent)
+
+
 async def run_process(
     supervisor: Supervisor,
     driver: Driver,
@@ -326,7 +333,7 @@ async def run_process(
 
     def on_line(line: str) -> None:
         if log is not None:
-            log.line(line)
+            line = log.line(line)
         for event in driver.read(line):
             emit(event)
 

@@ -136,13 +136,15 @@ class Repository:
         env: Mapping[str, str] | None = None,
         check: bool = True,
         cwd: Path | None = None,
+        holding: int | None = None,
     ) -> Output:
         """Run a git command of ours. ``env`` adds variables, ``cwd`` is the git directory if not given.
 
-        Pathspecs are taken literally. Standard input is empty without ``input``. Raises
+        Pathspecs are taken literally. Standard input is empty without ``input``. ``holding`` is a lock
+        (see ``directory_lock``) that git holds too: should we be killed, it ends when git does. Raises
         :class:`GitError` where the command fails and ``check`` is true, or cannot be started.
         """
-        return call_ours(self.git_dir, args, input=input, env=env, cwd=cwd, check=check)
+        return call_ours(self.git_dir, args, input=input, env=env, cwd=cwd, check=check, holding=holding)
 
     def user_git(self, *args: str, input: bytes | None = None, check: bool = True) -> Output:  # noqa: A002
         """Run git in the user's own checkout, as the user: own configuration, own hooks; no prompts.
@@ -412,7 +414,7 @@ class Repository:
         With ``paths``, only what a change of those files would run into; and there ignored files count
         too, because git itself would overwrite them.
         """
-        ignored = "--ignored=no" if paths is None else "--ignored=traditional"
+        ignored = "--ignored=no" if paths is None else "--ignored=matching"
         args = ("status", "--porcelain", "-z", "--no-renames", "--untracked-files=all", ignored)
         listed = text(self.user_git(*args).stdout).split("\0")
         entries = [(entry[:2], entry[3:].rstrip("/")) for entry in listed if entry]

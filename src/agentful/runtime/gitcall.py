@@ -101,15 +101,16 @@ class Output:
 
 
 @contextmanager
-def directory_lock(path: Path) -> Generator[None]:
+def directory_lock(path: Path) -> Generator[int]:
     """Keep out every other thread and process that asks for the same folder's lock.
 
-    The lock is the kernel's, on the folder itself: it needs no file, and dies with its holder.
+    The lock is the kernel's, on the folder itself: it needs no file, and dies with its holder. Gives the
+    file descriptor that has it; a process that is handed this one keeps the lock for as long as it lives.
     """
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
+        yield fd
     finally:
         os.close(fd)
 
@@ -127,11 +128,12 @@ def call_ours(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     check: bool = True,
+    holding: int | None = None,
 ) -> Output:
     """A git call of ours: see :meth:`.git.Repository.git`."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     environment |= _OUR_ENVIRONMENT | {"GIT_DIR": os.fspath(git_dir)} | dict(env or {})
-    return _call(args, _OUR_SETTINGS, environment, cwd or git_dir, input, check=check)
+    return _call(args, _OUR_SETTINGS, environment, cwd or git_dir, input, check=check, holding=holding)
 
 
 def call_users(
@@ -155,6 +157,7 @@ def _call(
     input_: bytes | None,
     *,
     check: bool,
+    holding: int | None = None,
 ) -> Output:
     try:
         done = subprocess.run(
@@ -166,6 +169,7 @@ def _call(
             capture_output=True,
             # An interrupt at the terminal is for us to act on, and a prompt finds no terminal to ask at.
             start_new_session=True,
+            pass_fds=() if holding is None else (holding,),
             check=False,
         )
     except OSError as error:

@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from ..core import prompt
 from ..drivers.base import AgentMessage, Attempt, FunctionDriver, Outcome
 from ..errors import AgentError
@@ -26,7 +28,7 @@ from ..events import (
     StartAttempt,
 )
 from ..model import Reason
-from .attempt import Tail, agent_of, call_function, run_process
+from .attempt import Tail, agent_of, call_function, driver_of, run_process
 from .workspace import slug
 
 if TYPE_CHECKING:
@@ -71,7 +73,6 @@ class InPlace:
     async def _start(self, command: StartAttempt, stop: Stop) -> Event:
         task, number = command.task, command.attempt
         agent = agent_of(task, self.agents)
-        driver = self.driver_for(agent)
         text = task.prompt if task.run is not None else prompt.build(command, agent)
         tail = Tail()
 
@@ -80,27 +81,30 @@ class InPlace:
                 tail.add(event.text)
             self.on_progress(task.id, event)
 
-        def attempt(prompt_file: str) -> Attempt:
-            return Attempt(
-                run=self.run,
-                task=task,
-                agent=agent,
-                number=number,
-                prompt=text,
-                workspace=str(self.folder),
-                prompt_file=prompt_file,
-                deadline=command.deadline,
-            )
-
-        if isinstance(driver, FunctionDriver):
-            outcome = await call_function(driver, attempt(""), emit, stop)
-        elif task.run is not None:
-            outcome = await self._process(driver, attempt(""), emit, stop)
-        else:
-            with tempfile.TemporaryDirectory(prefix="agentful-") as folder:
-                file = Path(folder) / "prompt.md"
-                file.write_text(text, encoding="utf-8")
-                outcome = await self._process(driver, attempt(str(file)), emit, stop)
+        attempt = Attempt(
+            run=self.run,
+            task=task,
+            agent=agent,
+            number=number,
+            prompt=text,
+            workspace=str(self.folder),
+            prompt_file="",
+            deadline=command.deadline,
+        )
+        try:
+            driver = driver_of(task, agent, self.driver_for)
+            if isinstance(driver, FunctionDriver):
+                outcome = await call_function(driver, attempt, emit, stop)
+            elif task.run is not None:
+                outcome = await self._process(driver, attempt, emit, stop)
+            else:
+                with tempfile.TemporaryDirectory(prefix="agentful-") as folder:
+                    file = Path(folder) / "prompt.md"
+                    file.write_text(text, encoding="utf-8")
+                    attempt = replace(attempt, prompt_file=str(file))
+                    outcome = await self._process(driver, attempt, emit, stop)
+        except AgentError as error:
+            outcome = Outcome(ok=False, reason=Reason.AGENT_MISSING, message=str(error))
         at = self.clock()
         if outcome.question is not None:
             asked = outcome.question
@@ -125,7 +129,4 @@ class InPlace:
         self, driver: Driver, attempt: Attempt, emit: Callable[[AgentEvent], None], stop: Stop
     ) -> Outcome:
         mark = f"{self.run}/{slug(attempt.task.id)}/{attempt.number}"
-        try:
-            return await run_process(self.supervisor, driver, attempt, mark, emit, stop)
-        except AgentError as error:
-            return Outcome(ok=False, reason=Reason.AGENT_MISSING, message=str(error))
+        return await run_process(self.supervisor, driver, attempt, mark, emit, stop)

@@ -13,7 +13,7 @@ Rules of this file:
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..events import BranchMoved, Landed, LandingLost, LandingPrepared, LandingRejected
 from ..model import Reason, format_duration
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ..events import AdvanceBranch, Event, PrepareLanding
+    from ..model import Task
     from .context import Context
     from .engine import Stop
     from .git import Merge
@@ -58,7 +59,13 @@ class Landings:
             if not merged.clean:
                 return await context.blocking(self._conflict, command, merged)
             commit = await context.blocking(self._commit, command, merged, tip)
-        rejected = await self._check(command, commit, stop)
+        name = f"{slug(task.id)}.{command.attempt}.checks"
+        failed = await self.check(task, name, commit, stop)
+        if stop.requested:
+            return LandingLost(context.clock(), task.id, "its checks were stopped")
+        rejected = failed and LandingRejected(
+            context.clock(), task.id, Reason.CHECKS_FAILED, failed.message, failed.output
+        )
         if rejected is not None:
             return rejected
         return LandingPrepared(context.clock(), task.id, commit, tip)
@@ -127,40 +134,36 @@ class Landings:
 
     # --- checks ----------------------------------------------------------------------------------
 
-    async def _check(self, command: PrepareLanding, commit: str, stop: Stop) -> Event | None:
-        """Run the checks on exactly this commit's tree. An event where they do not pass."""
-        context, task = self.context, command.task
+    async def check(self, task: Task, name: str, commit: str, stop: Stop) -> FailedCheck | None:
+        """Run a task's checks on exactly this commit's tree; what failed, or ``None``.
+
+        ``name`` is for the workspace that they run in, and for the log.
+        """
+        context = self.context
         checks = tuple(context.checks_of(task))
         if not checks:
             return None
         tree = await context.blocking(context.repo.tree_of, commit)
         if (tree, checks) in self._passed:
             return None
-        name = f"{slug(task.id)}.{command.attempt}.checks"
         workspace = await context.blocking(context.workspaces.open, name, commit)
         try:
             with AttemptLog(context.logs / f"{name}.jsonl", context.redactor, context.clock) as log:
-                log.begin(task=task.id, attempt=command.attempt, agent="checks", base=commit)
+                log.begin(task=task.id, agent="checks", base=commit)
                 await context.blocking(context.workspaces.include_ignored, workspace)
-                for number, script in enumerate((*context.setup, *checks)):
-                    event = await self._run(command, number, script, workspace, log, stop)
-                    if event is not None:
-                        return event
+                for number, script in enumerate((*context.setup, *checks), 1):
+                    failed = await self._run(f"{name}/{number}", script, workspace, log, stop)
+                    if failed is not None:
+                        return failed
         finally:
             context.workspaces.discard(workspace)
         self._passed.add((tree, checks))
         return None
 
     async def _run(
-        self,
-        command: PrepareLanding,
-        number: int,
-        script: str,
-        workspace: Workspace,
-        log: AttemptLog,
-        stop: Stop,
-    ) -> Event | None:
-        context, task = self.context, command.task
+        self, mark: str, script: str, workspace: Workspace, log: AttemptLog, stop: Stop
+    ) -> FailedCheck | None:
+        context = self.context
         tail = Tail(_TAIL)
         log.note(f"check: {script}")
         deadline = _Deadline(stop, context.check_timeout)
@@ -169,21 +172,27 @@ class Landings:
                 context,
                 script,
                 workspace,
-                context.marker(slug(task.id), command.attempt, f"check{number}"),
+                context.marker(mark),
                 lambda line: tail.add(log.line(line)),
                 deadline,
             )
         finally:
             deadline.cancel()
-        if stop.requested:
-            return LandingLost(context.clock(), task.id, "its checks were stopped")
-        if code == 0:
+        if code == 0 and not stop.requested:
             return None
         message = f"{script!r} ended with {code}"
         if deadline.passed:
             message = f"{script!r} did not end within {format_duration(context.check_timeout)}"
         log.note(message)
-        return LandingRejected(context.clock(), task.id, Reason.CHECKS_FAILED, message, tail.text())
+        return FailedCheck(message, tail.text())
+
+
+class FailedCheck(NamedTuple):
+    """A check that did not pass."""
+
+    message: str
+    output: str
+    """The end of what it printed."""
 
 
 class _Deadline:

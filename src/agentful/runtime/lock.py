@@ -170,9 +170,10 @@ def _read_holder(fd: int) -> Holder:
     words = os.pread(fd, 1000, 0).decode(errors="replace").split()
     try:
         pid, started, host = words
-        return Holder(int(pid), float(started), host)
+        holder = Holder(int(pid), float(started), host)
     except ValueError:
         return Holder()
+    return holder if int(pid) > 0 else Holder()
 
 
 def _is_alive(holder: Holder) -> bool:
@@ -187,7 +188,7 @@ def _is_alive(holder: Holder) -> bool:
         return abs(psutil.Process(holder.pid).create_time() - holder.started) < 2.0
     except psutil.NoSuchProcess:
         return False
-    except (psutil.Error, ValueError, OverflowError):
+    except psutil.Error:
         return True
 
 

@@ -128,9 +128,19 @@ def _psutil_children(pid: int) -> set[int]:
         return set()
 
 
+def _is_dead(pid: int) -> bool:
+    """Whether it has ended, and waits to be reaped at most."""
+    try:
+        stat = (_PROC / str(pid) / "stat").read_bytes()
+    except OSError:
+        return True
+    return stat.rpartition(b")")[2].split()[0] in b"ZX"
+
+
 def _pids() -> Iterable[int]:
     if _LINUX:
-        return [int(name) for name in os.listdir(_PROC) if name.isdecimal()]  # noqa: PTH208
+        # The newest first, more or less: they are the ones that may be gone in a moment.
+        return [int(name) for name in reversed(os.listdir(_PROC)) if name.isdecimal()]  # noqa: PTH208
     import psutil
 
     return psutil.pids()
@@ -233,8 +243,14 @@ def sweep(prefix: str) -> list[Killed]:
         return found
 
     deadline = time.monotonic() + 5.0
-    while kill_all(find) and time.monotonic() < deadline:
-        time.sleep(0.002)
+    # One look can miss what forks and exits while we look.
+    misses = 0
+    while misses < 3 and time.monotonic() < deadline:
+        if kill_all(find):
+            misses = 0
+            time.sleep(0.002)
+        else:
+            misses += 1
     return list(killed.values())
 
 
@@ -294,11 +310,18 @@ def tagged(tag: int) -> Generator[None]:
 
 
 @functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None)
+
+
 def become_subreaper() -> None:
-    """Have what our descendants leave behind become our children, not those of the machine's init."""
+    """Have what our descendants leave behind become our children, not those of the machine's init.
+
+    To be said again by a process that was forked: it does not inherit this.
+    """
     if _LINUX:
         pr_set_child_subreaper = 36
-        ctypes.CDLL(None).prctl(pr_set_child_subreaper, 1, 0, 0, 0)
+        _libc().prctl(pr_set_child_subreaper, 1, 0, 0, 0)
 
 
 class Group:
@@ -332,16 +355,23 @@ class Group:
     def _from_leader(self) -> list[int]:
         return [] if self._leader is None else [self._leader, *descendants(self._leader)]
 
-    def _orphans(self) -> Iterator[int]:
+    def _orphans(self) -> set[int]:
         """Live children of ours that the family left to us; the dead ones are reaped on the way."""
         session = os.getsid(0)
-        for pid in children(os.getpid()):
-            if pid == self._leader:
-                continue
-            # A child in our own session was started by us, or by the program that we are a library of.
-            with suppress(ProcessLookupError, ChildProcessError):
-                if os.getsid(pid) != session and self._is_ours(pid) and os.waitpid(pid, os.WNOHANG)[0] == 0:
-                    yield pid
+        while True:
+            live: set[int] = set()
+            reaped = False
+            for pid in children(os.getpid()) - {self._leader}:
+                # A child in our own session was started by us, or by the program that we are a library of.
+                with suppress(ProcessLookupError, ChildProcessError):
+                    if os.getsid(pid) != session and self._is_ours(pid):
+                        if os.waitpid(pid, os.WNOHANG)[0]:
+                            reaped = True
+                        else:
+                            live.add(pid)
+            # The dead may have left us children of their own, after we had looked.
+            if live or not reaped:
+                return live
 
     def _is_ours(self, pid: int) -> bool:
         try:
@@ -370,10 +400,15 @@ class Namespace:
     def kill(self) -> set[int]:
         if self._outer is None:
             return kill_all(self.alive)
-        found = children(self._outer) or {self._outer}
-        for pid in found:
-            send(pid, signal.SIGKILL)
-        return found
+        # Frozen, because some versions have a word to say when the first process is killed, and because
+        # it is to end last: dead and not reaped, the first process shows that all others are gone.
+        send(self._outer, signal.SIGSTOP)
+        found = children(self._outer)
+        if all(_is_dead(init) for init in found):
+            send(self._outer, signal.SIGKILL)
+        for init in found:
+            send(init, signal.SIGKILL)
+        return found | {self._outer}
 
     def ended(self, returncode: int) -> None:
         self._outer = None

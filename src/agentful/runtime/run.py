@@ -20,25 +20,17 @@ from msgspec import Struct
 from .. import drivers
 from ..core import graph
 from ..core.scheduler import BY_HAND, Scheduler
-from ..core.view import RunView
 from ..drivers.base import AgentMessage, AgentProgress
 from ..errors import JournalError, WorkspaceError
 from ..events import (
     AdvanceBranch,
-    CancelRequested,
-    DecisionAnswered,
-    DecisionAsked,
-    Interrupted,
-    Paused,
     PrepareLanding,
     RecoverAttempt,
-    RetryRequested,
     StartAttempt,
     TaskChanged,
     TasksSubmitted,
-    Unpaused,
 )
-from ..model import Agent, Decision, Options, Reason, State, Task
+from ..model import Agent, Options, State, Task
 from ..version import __version__
 from . import proctree
 from .attempt import Attempts
@@ -51,10 +43,12 @@ from .lock import RunLock
 from .process import Supervisor
 from .redact import Redactor, secret_values
 from .statefiles import StateFiles, StateInput, TaskLine
+from .verbs import Verbs
 from .workspace import Workspaces, slug
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from concurrent.futures import Executor
     from pathlib import Path
 
     from ..drivers.base import AgentEvent, Driver, FunctionDriver
@@ -117,7 +111,41 @@ def inbox_of(repo: Repository, journal: JournalFile, run_id: str) -> Inbox:
     return Inbox(journal, run_id, folder_of(repo) / "runs")
 
 
-class LiveRun:
+def context_of(
+    repo: Repository,
+    info: RunInfo,
+    workspaces: Workspaces,
+    *,
+    pool: Executor | None = None,
+    driver_for: Callable[[Agent], Driver | FunctionDriver] = drivers.driver_for,
+    clock: Callable[[], float] = time.time,
+    containment: str = "auto",
+) -> Context:
+    """What the acts of a run need, from what the journal says of it."""
+    secret = secret_values(os.environ)
+    for agent in info.agents.values():
+        secret += secret_values(agent.env)
+    settings: Mapping[str, Any] = info.settings
+    return Context(
+        run=info.id,
+        branch=info.branch,
+        base=info.base,
+        repo=repo,
+        workspaces=workspaces,
+        supervisor=Supervisor(containment="group" if containment == "group" else "auto"),
+        agents=info.agents,
+        driver_for=driver_for,
+        logs=folder_of(repo) / "logs" / info.id,
+        redactor=Redactor(secret),
+        setup=tuple(settings.get("setup", ())),
+        checks=info.options.checks,
+        check_timeout=float(settings.get("check_timeout", 1800.0)),
+        pool=pool,
+        clock=clock,
+    )
+
+
+class LiveRun(Verbs):
     """A run that this process carries out. Made by :meth:`create` or :meth:`resume`."""
 
     def __init__(
@@ -132,27 +160,24 @@ class LiveRun:
         workspaces: Path | None,
         containment: str = "auto",
     ) -> None:
+        super().__init__(clock)
         self.repo = repo
         self.info = info
         self.folder = folder_of(repo)
-        self.view = RunView()
         self.live: dict[str, LiveTask] = {}
         self.problems: list[str] = []
         """For people: what went wrong beside the work, such as a state file that could not be read."""
-        self.engine: Engine
         self._journal = journal
         self._lock = lock
-        self._clock = clock
         self._driver_for = driver_for or drivers.driver_for
         self._workspaces = Workspaces(repo, info.id, base=workspaces)
         self._containment = containment
-        self._watchers: list[Callable[[Sequence[Transition]], None]] = []
-        self._progress: list[Callable[[str, AgentEvent], None]] = []
         self._tasks: tuple[Task, ...] = ()
         self._resumed = False
         self._trash: asyncio.Task[None] | None = None
         self._discarded = False
         self._state_timer: asyncio.TimerHandle | None = None
+        self._state_cost = 0.0
         self._edit_timer: asyncio.TimerHandle | None = None
 
     # --- making ----------------------------------------------------------------------------------
@@ -258,28 +283,16 @@ class LiveRun:
             self.view.apply(transition)
         if self._resumed:
             await loop.run_in_executor(self._pool, self._clear_up)
-        settings: Mapping[str, Any] = self.info.settings
-        secret = secret_values(os.environ)
-        for agent in self.info.agents.values():
-            secret += secret_values(agent.env)
-        context = Context(
-            run=self.info.id,
-            branch=self.info.branch,
-            base=self.info.base,
-            repo=self.repo,
-            workspaces=self._workspaces,
-            supervisor=Supervisor(containment="group" if self._containment == "group" else "auto"),
-            agents=self.info.agents,
-            driver_for=self._driver_for,
-            logs=self.folder / "logs" / self.info.id,
-            redactor=Redactor(secret),
-            setup=tuple(settings.get("setup", ())),
-            checks=self.info.options.checks,
-            check_timeout=float(settings.get("check_timeout", 1800.0)),
+        context = context_of(
+            self.repo,
+            self.info,
+            self._workspaces,
             pool=self._pool,
+            driver_for=self._driver_for,
             clock=self._clock,
-            on_progress=self._on_progress,
+            containment=self._containment,
         )
+        context.on_progress = self._on_progress
         self.context = context
         self._attempts = Attempts(context)
         self._landings = Landings(context)
@@ -290,6 +303,8 @@ class LiveRun:
         self._inbox.open(loop, self._on_request)
         if self._resumed:
             self._journal.update_run(self.info.id, state="running", finished_at=None)
+            # Written first, so that edits made meanwhile are read against what there is to answer.
+            self._write_state()
             self._take_edits()
             self.engine.recover()
         if self._tasks:
@@ -339,55 +354,6 @@ class LiveRun:
             self._lock.release()
             self._pool.shutdown(wait=True)
 
-    # --- watching --------------------------------------------------------------------------------
-
-    def watch(self, watcher: Callable[[Sequence[Transition]], None]) -> None:
-        """Have ``watcher`` called with transitions, once they are durable and in the view."""
-        self._watchers.append(watcher)
-
-    def on_progress(self, callback: Callable[[str, AgentEvent], None]) -> None:
-        """Have ``callback`` called with a task's id and what its agent says."""
-        self._progress.append(callback)
-
-    async def wait(self) -> None:
-        """Wait until every task has ended, or only a person can move it on."""
-        await self.engine.wait_idle()
-
-    # --- asking for something ------------------------------------------------------------------------
-
-    def submit(self, tasks: Sequence[Task]) -> None:
-        """Add tasks. Raises :class:`PlanError`, and adds none, where they do not fit the run."""
-        graph.check(tasks, self.view.records)
-        self.engine.post(TasksSubmitted(self._clock(), tuple(graph.order(tasks))))
-
-    def cancel(self, task_ids: Sequence[str] | None = None, reason: Reason = Reason.CANCELLED) -> None:
-        """Cancel these tasks, or all that have not ended."""
-        ids = None if task_ids is None else tuple(task_ids)
-        self.engine.post(CancelRequested(self._clock(), ids, reason))
-
-    def pause(self) -> None:
-        """Start nothing new; what runs goes on, and lands."""
-        self.engine.post(Paused(self._clock()))
-
-    def unpause(self) -> None:
-        self.engine.post(Unpaused(self._clock()))
-
-    def interrupt(self) -> None:
-        """Stop what runs, pin its work, and leave it to be run again by a resume."""
-        self.engine.post(Interrupted(self._clock()))
-
-    def retry(self, task_ids: Sequence[str]) -> None:
-        """Run settled tasks again, and what was skipped because of them."""
-        self.engine.post(RetryRequested(self._clock(), tuple(task_ids)))
-
-    def ask(self, decision: Decision) -> None:
-        """Open a decision; without an id it gets one."""
-        self.engine.post(DecisionAsked(self._clock(), decision))
-
-    def answer(self, decision_id: str, answer: str) -> None:
-        """Answer a decision. One that is answered, or that there is not, stays as it is."""
-        self.engine.post(DecisionAnswered(self._clock(), decision_id, answer))
-
     # --- what the engine asks for --------------------------------------------------------------------
 
     async def perform(self, command: Command, stop: Stop) -> Event:
@@ -418,8 +384,7 @@ class LiveRun:
                     self._let_go(transition.task_id, transition.attempt)
                 elif transition.source is State.LANDING:
                     self._clean_soon()  # the workspace of its checks
-        for watcher in self._watchers:
-            watcher(transitions)
+        self._tell(transitions)
         self._state_soon()
         if self._edit_timer is None:
             self._look_at_edits()
@@ -452,8 +417,7 @@ class LiveRun:
                 live.message = event.message or live.message
             elif isinstance(event, AgentMessage) and event.text.strip():
                 live.message = event.text.strip()[:500]
-        for callback in self._progress:
-            callback(task_id, event)
+        self._tell_progress(task_id, event)
         self._state_soon()
 
     # --- requests from other processes, and edits of the state files -----------------------------------
@@ -503,6 +467,7 @@ class LiveRun:
     def _take_edits(self) -> None:
         edits = self._files.read_edits()
         self.problems += edits.problems
+        self._state_soon()  # which also puts back what could not be used
         for decision_id, answer in edits.answers:
             decision = self.view.decisions.get(decision_id)
             if decision is not None and decision.open:
@@ -516,13 +481,17 @@ class LiveRun:
     def _state_soon(self) -> None:
         if self._state_timer is None:
             loop = asyncio.get_running_loop()
-            self._state_timer = loop.call_later(_STATE_PERIOD, self._write_state)
+            # Of a large run the files take long to write: never more than a twentieth of the time.
+            period = max(_STATE_PERIOD, 20 * self._state_cost)
+            self._state_timer = loop.call_later(period, self._write_state)
 
     def _write_state(self) -> None:
         if self._state_timer is not None:
             self._state_timer.cancel()
             self._state_timer = None
+        began = time.monotonic()
         self._files.write(self._state())
+        self._state_cost = time.monotonic() - began
 
     def _state(self) -> StateInput:
         options = self.info.options

@@ -15,6 +15,8 @@ from __future__ import annotations
 import os
 import re
 import stat
+import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -22,7 +24,7 @@ from ..errors import GitError
 from .gitcall import text
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Mapping
     from pathlib import Path
 
     from .git import Repository
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 __all__ = ["Inspector", "LeftOut", "make_readable"]
 
 _SUBMODULE = "160000"
+
+_TO_CHECK = re.compile(r"(gitmod|gi7eba|gitattr|gi7d29)[^/]*$", re.IGNORECASE)
+"""Names of files that git itself obeys: ``.gitmodules``, ``.gitattributes``, and their short forms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +60,15 @@ class _Status:
 
 
 class Inspector:
-    """Git on a folder from outside: with our git directory and index, writing the user's objects."""
+    """Git on a folder from outside: with our git directory and index, writing the user's objects.
 
-    def __init__(self, repo: Repository, admin: Path, tree: Path) -> None:
+    ``lock`` is the lock on the workspace. Every git process holds it too, so that one that outlives us
+    is waited for.
+    """
+
+    def __init__(self, repo: Repository, admin: Path, tree: Path, lock: int) -> None:
         self._repo = repo
+        self._lock = lock
         self._admin = admin
         self._tree = tree
         self._left: dict[str, str] = {}
@@ -67,19 +77,21 @@ class Inspector:
         self,
         *args: str,
         input: bytes | None = None,  # noqa: A002
+        env: Mapping[str, str] | None = None,
         below: str = "",
         check: bool = True,
     ) -> Output:
         """Run git on the folder; on one ``below`` it, as if nothing in there were known."""
         tree = self._tree / below
-        env = {
+        environment = {
             "GIT_DIR": str(self._admin),
             "GIT_WORK_TREE": str(tree),
             "GIT_OBJECT_DIRECTORY": str(self._repo.objects),
+            **(env or {}),
         }
         if below:
-            env["GIT_INDEX_FILE"] = str(self._admin / "no-index")
-        return self._repo.git(*args, input=input, env=env, cwd=tree, check=check)
+            environment["GIT_INDEX_FILE"] = str(self._admin / "no-index")
+        return self._repo.git(*args, input=input, env=environment, cwd=tree, check=check, holding=self._lock)
 
     def capture(self, brought_in: Collection[str] = ()) -> tuple[str, tuple[LeftOut, ...]]:
         """Write what is in the folder as a tree: its id, and what could not be taken into it.
@@ -100,7 +112,7 @@ class Inspector:
         found = [*status.changed, *(path for path in status.untracked if path not in brought_in)]
         if opened:
             found += self._files_inside(opened)
-        self._add(found)
+        self._add([path for path in found if not (_TO_CHECK.search(path) and self._is_harmful(path))])
         tree = self.git("write-tree").line
         return tree, tuple(LeftOut(path, why) for path, why in sorted(self._left.items()))
 
@@ -174,9 +186,18 @@ class Inspector:
             listed = self.git("ls-files", "-z", "--others", "--exclude-standard", below=folder)
             for name in filter(None, os.fsdecode(listed.stdout).split("\0")):
                 (waiting if name.endswith("/") else found).append(folder + name)
-        asked = self.git("check-ignore", "-z", "--no-index", "--stdin", input=_listed(found), check=False)
-        ignored = set(os.fsdecode(asked.stdout).split("\0"))
+        # The rules of the folders above, which were not looked at in there.
+        ignored = self._ignored(found)
         return [path for path in found if path not in ignored]
+
+    def _ignored(self, paths: Iterable[str]) -> set[str]:
+        args = ("check-ignore", "-z", "--no-index", "--stdin")
+        # The command knows no literal pathspecs. With the "./", no name is taken for another kind.
+        asked = _listed(f"./{path}" for path in paths)
+        said = self.git(*args, input=asked, env={"GIT_LITERAL_PATHSPECS": "0"}, check=False)
+        if said.returncode not in (0, 1):
+            raise GitError(args, said.returncode, said.stderr)
+        return {path[2:] for path in os.fsdecode(said.stdout).split("\0")}
 
     def _add(self, paths: list[str]) -> None:
         """Bring the index up to date with these files, or with as many of them as git can take."""
@@ -198,6 +219,27 @@ class Inspector:
         for path in re.findall(r"^Ignoring path (.*)$", done.stderr, re.MULTILINE):
             self._leave_out(path, "git does not allow this name")
 
+    def _is_harmful(self, path: str) -> bool:
+        """Whether git's own check of objects rejects this file, as any server would that it is pushed to.
+
+        The check is made of what comes in from outside. So the file goes that way, in a folder of its
+        own, to a place that is thrown away.
+        """
+        file = self._tree / path
+        if file.is_symlink() or not file.is_file():
+            return False
+        with tempfile.TemporaryDirectory(dir=self._admin) as aside:
+            env = {"GIT_OBJECT_DIRECTORY": aside}
+            sha = self.git("hash-object", "-w", "--", path, env=env).line
+            entry = os.fsencode(f"100644 blob {sha}\t{file.name}\0")
+            folder = self.git("mktree", "-z", input=entry, env=env).line
+            names = f"{folder}\n{sha}\n".encode()
+            pack = self.git("pack-objects", "--quiet", "--stdout", input=names, env=env).stdout
+            checked = self.git("unpack-objects", "-q", "--strict", input=pack, env=env, check=False)
+        if checked.returncode != 0:
+            self._leave_out(path, checked.stderr.strip().partition("\n")[0])
+        return checked.returncode != 0
+
     def _update_index(self, paths: Iterable[str], *options: str) -> Output:
         return self.git("update-index", *options, "-z", "--stdin", input=_listed(paths))
 
@@ -207,22 +249,22 @@ def make_readable(top: Path) -> None:
     folders = [os.fspath(top)]
     while folders:
         folder = folders.pop()
-        try:
-            _allow(folder, os.lstat(folder).st_mode, stat.S_IRWXU)
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    mode = entry.stat(follow_symlinks=False).st_mode
-                    if stat.S_ISDIR(mode):
-                        folders.append(entry.path)
-                    elif stat.S_ISREG(mode):
-                        _allow(entry.path, mode, stat.S_IRUSR)
-        except OSError:
-            continue  # somebody else's: it is reported where it is missed
+        # What is somebody else's stays as it is, and is reported where it is missed.
+        with suppress(OSError):
+            _allow(folder, stat.S_IRWXU)
+        with suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                elif entry.is_file(follow_symlinks=False):
+                    with suppress(OSError):
+                        _allow(entry.path, stat.S_IRUSR)
 
 
-def _allow(path: str, mode: int, wanted: int) -> None:
+def _allow(path: str, wanted: int) -> None:
+    mode = stat.S_IMODE(os.lstat(path).st_mode)
     if mode & wanted != wanted:
-        os.chmod(path, stat.S_IMODE(mode) | wanted)  # noqa: PTH101
+        os.chmod(path, mode | wanted)  # noqa: PTH101
 
 
 def _names_in(folder: Path) -> list[str]:

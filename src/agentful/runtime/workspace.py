@@ -50,6 +50,7 @@ __all__ = ["Kept", "LeftOut", "Workspace", "Workspaces", "slug"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
 _SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
+_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _DIGEST = 12
 _HASHED = re.compile(rf".*-[0-9a-f]{{{_DIGEST}}}")
 
@@ -58,6 +59,8 @@ _CHECKOUT_SETTINGS = r"^core\.(autocrlf|eol|filemode|hookspath|ignorecase|precom
 _PRIVATE_CONFIG = """\
 [core]
 \tfsmonitor = false
+\texcludesFile = /dev/null
+\tattributesFile = /dev/null
 [gc]
 \tauto = 0
 [maintenance]
@@ -155,10 +158,9 @@ class Workspaces:
         """The workspaces of this run that are on disk, whole, in order of their names."""
         found: list[Workspace] = []
         for home in _folders(self.folder):
-            with suppress(OSError):
-                commit = (home / "git" / "HEAD").read_text().strip()
-                if re.fullmatch(r"[0-9a-f]{40,64}", commit):
-                    found.append(Workspace(home.name, commit, home / "tree", home / "git"))
+            commit = text(_read(home / "git" / "HEAD")).strip()
+            if _COMMIT.fullmatch(commit):
+                found.append(Workspace(home.name, commit, home / "tree", home / "git"))
         return found
 
     # --- open ------------------------------------------------------------------------------------
@@ -175,14 +177,14 @@ class Workspaces:
         if home.exists():
             raise WorkspaceError(f"there is a workspace {name!r} in run {self.run} already: {home}")
         try:
-            if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", commit):
+            if not _COMMIT.fullmatch(commit):
                 commit = self.repo.resolve(commit)
             self.repo.fetch_missing(commit)
-            with self._half_made() as half:
+            with self._half_made() as (half, lock):
                 made = Workspace(name, commit, half / "tree", half / "git")
                 self._make_admin(made)
                 made.path.mkdir()
-                Inspector(self.repo, made.admin, made.path).git("read-tree", "--reset", "-u", commit)
+                Inspector(self.repo, made.admin, made.path, lock).git("read-tree", "--reset", "-u", commit)
                 self._make_private(made)
                 _move(half, home)
         except GitError as error:
@@ -192,10 +194,10 @@ class Workspaces:
         return Workspace(name, commit, home / "tree", home / "git")
 
     @contextmanager
-    def _half_made(self) -> Generator[Path]:
-        """A folder to make a workspace in. What is left there at the end is removed.
+    def _half_made(self) -> Generator[tuple[Path, int]]:
+        """A folder to make a workspace in, and the lock on it. What is left there at the end is removed.
 
-        It is locked meanwhile, so that :meth:`remove_trash` can tell it from what a crash left behind.
+        By the lock :meth:`remove_trash` can tell it from what a crash left behind.
         """
         opening = self._shelf / ".opening"
         opening.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -203,11 +205,12 @@ class Workspaces:
         fd = os.open(half, os.O_RDONLY | os.O_DIRECTORY)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
-            yield half
+            yield half, fd
         finally:
             os.close(fd)
             if half.exists():
-                self._to_trash(half)
+                with suppress(WorkspaceError):  # the failure that led here is the one to tell of
+                    self._to_trash(half)
 
     def _make_admin(self, ws: Workspace) -> None:
         _write(ws.admin / "HEAD", f"{ws.commit}\n")
@@ -274,12 +277,13 @@ class Workspaces:
         """
         if not (self.repo.root / ".worktreeinclude").is_file():
             return []
-        copied: list[str] = []
+        root, tree = self.repo.root, ws.path
         try:
-            for path in self._ignored_and_wanted():
-                copied += _bring_in(self.repo.root, ws.path, path.rstrip("/"))
+            wanted = [file for path in self._ignored_and_wanted() for file in _files(root, path.rstrip("/"))]
+            # Written down before they are there, or a failure could leave one that we do not know of.
             with (ws.admin / "included").open("ab") as record:
-                record.write(b"".join(os.fsencode(path) + b"\0" for path in copied))
+                record.write(b"".join(os.fsencode(path) + b"\0" for path in wanted))
+            copied = [path for path in wanted if _bring_in(root / path, tree, path)]
         except (GitError, OSError) as error:
             raise WorkspaceError(f"cannot copy ignored files into workspace {ws.name!r}: {error}") from error
         return [text(os.fsencode(path)) for path in copied]
@@ -288,9 +292,13 @@ class Workspaces:
         quick = ("-c", "core.fsmonitor=false")
         options = ("-z", "--others", "--ignored", "--exclude-from=.worktreeinclude")
         wanted = self.repo.user_git(*quick, "ls-files", *options).stdout
-        # Says "no" with 1 where not one of them is ignored.
-        ignored = self.repo.user_git(*quick, "check-ignore", "-z", "--stdin", input=wanted, check=False)
-        paths = os.fsdecode(ignored.stdout).split("\0")
+        args = (*quick, "check-ignore", "-z", "--stdin")
+        # With the "./", no name is taken for a pathspec. It says "no" with 1 where none is ignored.
+        asked = b"".join(b"./" + path + b"\0" for path in wanted.split(b"\0") if path)
+        ignored = self.repo.user_git(*args, input=asked, check=False)
+        if ignored.returncode not in (0, 1):
+            raise GitError(args, ignored.returncode, ignored.stderr)
+        paths = (path[2:] for path in os.fsdecode(ignored.stdout).split("\0"))
         return [path for path in paths if path and not path.startswith(".agentful/")]
 
     # --- snapshot and keep -----------------------------------------------------------------------
@@ -305,30 +313,30 @@ class Workspaces:
 
     def _capture(self, ws: Workspace) -> tuple[str, tuple[LeftOut, ...]]:
         _check_there(ws)
-        inspector = Inspector(self.repo, ws.admin, ws.path)
-        repairs: list[Callable[[], None]] = [
-            lambda: make_readable(ws.path),
-            lambda: self._make_admin_again(ws),
-        ]
-        with directory_lock(ws.home):
-            # We have its lock, so a process of ours that was killed left this.
-            (ws.admin / "index.lock").unlink(missing_ok=True)
-            brought_in = frozenset(os.fsdecode(_read(ws.admin / "included")).split("\0"))
-            for repair in repairs:
-                try:
-                    return inspector.capture(brought_in)
-                except (GitError, OSError):
-                    with suppress(GitError, OSError):
-                        repair()
-            try:
+        try:
+            with directory_lock(ws.home) as lock:
+                # We have the lock, so whoever left this is dead.
+                (ws.admin / "index.lock").unlink(missing_ok=True)
+                brought_in = frozenset(os.fsdecode(_read(ws.admin / "included")).split("\0"))
+                inspector = Inspector(self.repo, ws.admin, ws.path, lock)
+                repairs: list[Callable[[], object]] = [
+                    lambda: make_readable(ws.path),
+                    lambda: self._make_index_again(ws, inspector),
+                ]
+                for repair in repairs:
+                    try:
+                        return inspector.capture(brought_in)
+                    except (GitError, OSError):
+                        with suppress(GitError, OSError):
+                            repair()
                 return inspector.capture(brought_in)
-            except (GitError, OSError) as error:
-                raise WorkspaceError(f"what is in workspace {ws.name!r} cannot be kept: {error}") from error
+        except (GitError, OSError) as error:
+            raise WorkspaceError(f"what is in workspace {ws.name!r} cannot be kept: {error}") from error
 
-    def _make_admin_again(self, ws: Workspace) -> None:
+    def _make_index_again(self, ws: Workspace, inspector: Inspector) -> None:
         self._make_admin(ws)
         (ws.admin / "index").unlink(missing_ok=True)
-        Inspector(self.repo, ws.admin, ws.path).git("read-tree", ws.commit)
+        inspector.git("read-tree", ws.commit)
 
     def keep(
         self,
@@ -430,7 +438,8 @@ class Workspaces:
         """
         for half in _folders(self._shelf / ".opening"):
             if _is_abandoned(half):
-                self._to_trash(half)
+                with suppress(WorkspaceError):
+                    self._to_trash(half)
         return sum(_remove(folder) for folder in _folders(self._shelf / ".trash"))
 
 
@@ -459,7 +468,8 @@ def _folders(parent: Path) -> list[Path]:
 
 def _move(half: Path, home: Path) -> None:
     while True:
-        home.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            home.parent.mkdir(mode=0o700, parents=True)
         try:
             half.rename(home)
         except FileNotFoundError:
@@ -501,41 +511,47 @@ def _is_abandoned(half: Path) -> bool:
 
 def _remove(folder: Path) -> bool:
     for program in (("rm", "-rf"), ("chmod", "-R", "u+rwx"), ("rm", "-rf")):
-        subprocess.run(
-            ("nice", "-n", "19", *program, "--", os.fspath(folder)),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            check=False,
-        )
+        with suppress(OSError):
+            subprocess.run(
+                ("nice", "-n", "19", *program, "--", os.fspath(folder)),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                check=False,
+            )
         if not folder.exists():
             return True
     return False
 
 
-def _bring_in(root: Path, tree: Path, path: str) -> Iterator[str]:
-    """Copy one path, or all in one folder, from checkout to workspace; the paths copied."""
-    source, target = root / path, tree / path
-    mode = source.lstat().st_mode
+def _files(root: Path, path: str) -> Iterator[str]:
+    """This path, or the paths of all files in this folder, below ``root``; a link counts as a file."""
+    mode = (root / path).lstat().st_mode
     if stat.S_ISDIR(mode):
-        for name in sorted(os.listdir(source)):  # noqa: PTH208
-            yield from _bring_in(root, tree, f"{path}/{name}")
-        return
-    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)) or os.path.lexists(target):
-        return
+        for child in sorted((root / path).iterdir()):
+            yield from _files(root, f"{path}/{child.name}")
+    elif stat.S_ISREG(mode) or stat.S_ISLNK(mode):
+        yield path
+
+
+def _bring_in(source: Path, tree: Path, path: str) -> bool:
+    """Copy a file or a link to its place in a workspace, unless something is there already."""
     folder = tree
     for part in Path(path).parent.parts:
         folder /= part
+        # The workspace is at another commit than the checkout: a folder there may be a link or a file.
+        if folder.is_symlink() or folder.is_file():
+            return False
         folder.mkdir(exist_ok=True)
-        # The workspace is at another commit than the checkout: a folder here may be a link there.
-        if folder.is_symlink():
-            return
-    if stat.S_ISLNK(mode):
+    target = tree / path
+    if os.path.lexists(target):
+        return False
+    if source.is_symlink():
         target.symlink_to(source.readlink())
     else:
         _copy_file(source, target)
-    yield path
+    return True
 
 
 def _copy_file(source: Path, target: Path) -> None:

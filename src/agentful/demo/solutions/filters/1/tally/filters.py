@@ -1,0 +1,11 @@
+"""Parts of the book."""
+
+
+def in_month(book, month):
+    """The entries of a month written as ``2026-03``."""
+    return [entry for entry in book if month in entry.day]
+
+
+def of(book, who):
+    """The entries of one person, whatever the case of the name."""
+    return [entry for entry in book if entry.who == who]
