@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 import pytest
+
 from agentful import errors
 from agentful.cli.exits import Exit, Fault, end_with, outcome
 from agentful.events import AttemptAsked, CancelRequested, LandingRejected

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from agentful.cli.forecast import apart, forecast, predicted, warnings, why_apart
 from agentful.core.conflicts import scopes_overlap
 from agentful.core.view import RunView
 from agentful.model import Options, Task
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from progressutil import Story
 
 

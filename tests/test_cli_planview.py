@@ -3,11 +3,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
+
 from agentful.cli.forecast import apart, forecast
 from agentful.cli.planview import plan_document, plan_lines, run_command
 from agentful.model import Options, Task
 from agentful.progress import plain
-from rich.cells import cell_len
 
 FOUR = [
     Task("backend", "Implement API", id="api", estimate=300),
@@ -34,10 +35,10 @@ def text(tasks: list[Task], width: int = 80, warnings: tuple[str, ...] = (), **o
 def test_the_plan_of_four_tasks() -> None:
     assert text(FOUR, warnings=("look here",)) == [
         "4 tasks · 3 waves · 4 at once · from main@3f2c1d",
-        " wave 1  api    █████████████                         5m  backend",
-        "         ui     █████████████                         5m  frontend",
-        " wave 2  tests               ██████████████           5m  tester  needs api, ui",
-        " wave 3  review                            ████████   3m  reviewer  needs tests",
+        " wave 1  api    ███████████                      5m  backend",
+        "         ui     ███████████                      5m  frontend",
+        " wave 2  tests            ████████████           5m  tester  needs api, ui",
+        " wave 3  review                      ███████     3m  reviewer  needs tests",
         " +0m    api and ui start IN PARALLEL",
         " +5m    tests starts (both needs met)",
         " +10m   review starts (its need is met)",

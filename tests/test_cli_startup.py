@@ -7,9 +7,10 @@ import subprocess
 import sys
 
 import pytest
+from click.testing import CliRunner
+
 from agentful.cli import ALIASES, COMMANDS, cli
 from agentful.version import __version__
-from click.testing import CliRunner
 
 HEAVY = {"asyncio", "msgspec", "psutil", "rich", "sqlite3", "yaml", "platformdirs", "subprocess"}
 NAMES = [name for section in COMMANDS.values() for name in section]
@@ -73,7 +74,7 @@ def test_every_command_explains_itself(name: str) -> None:
         (["pln"], "Did you mean 'plan'?"),
         (["resum"], "Did you mean 'resume'?"),
         (["zzzzzz"], "'agentful --help' lists them."),
-        (["status", "--jsn"], "Did you mean --json?"),
+        (["status", "--jsn"], "--json"),
         (["--versoin"], "--version"),
         (["status", "a", "b"], "unexpected extra argument"),
         (["completion", "tcsh"], "'tcsh' is not one of"),

@@ -7,14 +7,15 @@ from the journal decides the same, that nothing overlaps, and that nothing waits
 from __future__ import annotations
 
 import os
-from typing import Any
+from random import Random
+from typing import TYPE_CHECKING
 
-from coreutil import Play
-from hypothesis import HealthCheck, settings
+import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from agentful.core.scheduler import BY_HAND, RETRY, SIMPLIFY, SKIP
+from agentful.core.scheduler import BY_HAND, RETRY, SIMPLIFY, SKIP, Step
 from agentful.events import (
     AdvanceBranch,
     AttemptAsked,
@@ -24,6 +25,8 @@ from agentful.events import (
     AttemptSucceeded,
     BranchMoved,
     CancelRequested,
+    DecisionAnswered,
+    DecisionAsked,
     Interrupted,
     Landed,
     LandingLost,
@@ -31,58 +34,80 @@ from agentful.events import (
     LandingRejected,
     Paused,
     PrepareLanding,
+    RetryRequested,
     SlotsChanged,
     StartAttempt,
     Tick,
     Trigger,
     Unpaused,
 )
-from agentful.model import Options, Reason, State, Task, Usage
+from agentful.model import Decision, Options, Reason, State, Task, Usage
+from coreutil import Play
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from agentful.events import Event
 
 GLOBS = ("src/**", "src/api/**", "/src/api/a.py", "docs/**", "*.md", "src/ui/*")
 PATHS = ("src/api/a.py", "src/ui/b.tsx", "docs/c.md", "odd {d,e} ")
+MOST_TASKS = 14
 ANSWERS = (RETRY, SKIP, BY_HAND, SIMPLIFY, "something else")
 
-few_seconds = st.sampled_from([0.0, 1.0, 5.0, 30.0])
-some_paths = st.lists(st.sampled_from(PATHS), max_size=2, unique=True).map(tuple)
-usages = st.builds(Usage, st.none() | st.just(1), st.none() | st.just(2), st.none() | st.just(0.5))
 
-all_options = st.builds(
-    Options,
-    max_concurrency=st.integers(1, 3),
-    fail_fast=st.booleans(),
-    conflicts=st.sampled_from(["avoid", "optimistic"]),
-    retries=st.integers(0, 2),
-    retry_delay=few_seconds,
-    conflict_retries=st.integers(0, 2),
-    timeout=st.none() | st.just(40.0),
-    task_timeout=st.none() | st.just(8.0),
-    scope=st.sampled_from(["warn", "fail"]),
-    on_failure=st.sampled_from(["fail", "decide"]),
-    on_conflict=st.sampled_from(["fail", "decide"]),
-)
+def some_options(rng: Random) -> Options:
+    return Options(
+        max_concurrency=rng.randint(1, 3),
+        fail_fast=rng.random() < 0.2,
+        conflicts=rng.choice(["avoid", "avoid", "optimistic"]),
+        retries=rng.randint(0, 2),
+        retry_delay=rng.choice([0.0, 1.0, 5.0, 30.0]),
+        conflict_retries=rng.randint(0, 2),
+        timeout=rng.choice([None, None, None, 200.0]),
+        task_timeout=rng.choice([None, 8.0]),
+        scope=rng.choice(["warn", "fail"]),
+        on_failure=rng.choice(["fail", "decide"]),
+        on_conflict=rng.choice(["fail", "decide"]),
+    )
 
 
-class SchedulerMachine(RuleBasedStateMachine):
-    def __init__(self) -> None:
-        super().__init__()
-        self.play = Play()
+def some_task(rng: Random, known: list[str]) -> Task:
+    return Task(
+        "agent",
+        id=f"t{len(known)}",
+        needs=tuple(rng.choices(known, k=rng.choice([0, 0, 1, 2, 3])) if known else ()),
+        writes=rng.choice([None, tuple(rng.sample(GLOBS, rng.randint(0, 2)))]),
+        resources=rng.choice([(), (), ("db",), ("port",), ("db", "port")]),
+        priority=rng.randint(0, 2),
+        retries=rng.choice([None, 0, 1]),
+        timeout=rng.choice([None, None, 0.0, 3.0, 20.0]),
+        estimate=rng.choice([None, 0.0, 10.0, 900.0]),
+        reads_only=rng.random() < 0.3,
+    )
+
+
+def some_paths(rng: Random) -> tuple[str, ...]:
+    return tuple(rng.sample(PATHS, rng.choice([0, 1, 1, 2])))
+
+
+class Walk:
+    """A world in which anything may happen next: people, agents, branches, crashes."""
+
+    def __init__(self, options: Options) -> None:
+        self.play = Play(options)
         self.tip = "c0"
         self.commits = 0
         self.on_branch: dict[str, str] = {}
         """By the task whose work it is, the commit that the branch really has of it."""
-        self.uncertain: str | None = None
+        self.uncertain: set[str] = set()
         """Who was told that moving the branch for it was lost, when the branch had moved."""
-        self.ran: dict[str, int] = {}
-
-    # --- drawing ---------------------------------------------------------------------------------
 
     def ids(self) -> list[str]:
         return list(self.play.scheduler.records)
 
-    def some_ids(self, data: st.DataObject, *, most: int = 3) -> tuple[str, ...]:
+    def some_ids(self, rng: Random) -> tuple[str, ...]:
         known = [*self.ids(), "nobody"]
-        return tuple(data.draw(st.lists(st.sampled_from(known), max_size=most, unique=True)))
+        return tuple(rng.sample(known, min(len(known), rng.randint(1, 3))))
 
     def commit(self) -> str:
         self.commits += 1
@@ -90,121 +115,112 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     # --- from outside ------------------------------------------------------------------------------
 
-    @initialize(options=all_options)
-    def begin(self, options: Options) -> None:
-        self.play = Play(options)
-
-    @precondition(lambda self: len(self.play.scheduler.records) < 14)
-    @rule(data=st.data(), count=st.integers(1, 4))
-    def submit(self, data: st.DataObject, count: int) -> None:
+    def submit(self, rng: Random) -> None:
         known = self.ids()
         tasks: list[Task] = []
-        for _ in range(count):
-            task_id = f"t{len(known)}"
-            needs = data.draw(st.lists(st.sampled_from(known), max_size=3)) if known else []
-            tasks.append(
-                Task(
-                    "agent",
-                    id=task_id,
-                    needs=tuple(needs),
-                    writes=data.draw(
-                        st.none() | st.lists(st.sampled_from(GLOBS), max_size=2, unique=True).map(tuple)
-                    ),
-                    resources=data.draw(st.sampled_from([(), (), ("db",), ("port",), ("db", "port")])),
-                    priority=data.draw(st.integers(0, 2)),
-                    retries=data.draw(st.none() | st.integers(0, 1)),
-                    timeout=data.draw(st.none() | st.sampled_from([0.0, 3.0, 10.0])),
-                    estimate=data.draw(st.none() | st.sampled_from([0.0, 10.0, 900.0])),
-                    reads_only=data.draw(st.booleans()),
-                )
-            )
-            known.append(task_id)
+        for _ in range(rng.randint(1, 4) if len(known) < MOST_TASKS else 0):
+            tasks.append(some_task(rng, known))
+            known.append(tasks[-1].id)
         self.play.submit(*tasks)
 
-    @rule(data=st.data(), all_of_them=st.integers(0, 9))
-    def cancel(self, data: st.DataObject, all_of_them: int) -> None:
-        ids = None if all_of_them == 0 else self.some_ids(data)
-        self.play.send(CancelRequested(self.play.now, ids))
+    def cancel_or_retry(self, rng: Random) -> None:
+        if rng.random() < 0.7:
+            self.play.retry(*self.some_ids(rng))
+        else:
+            ids = self.some_ids(rng) if rng.random() < 0.9 else None
+            self.play.send(CancelRequested(self.play.now, ids))
 
-    @rule(data=st.data())
-    def retry(self, data: st.DataObject) -> None:
-        self.play.retry(*self.some_ids(data))
+    def open_decision(self, rng: Random) -> None:
+        later = f"t{len(self.ids())}"
+        named = rng.choice([(), self.some_ids(rng), self.some_ids(rng), (later, later)])
+        self.play.open("how?", id=rng.choice(["", "", "d2"]), blocking=named)
 
-    @rule(data=st.data())
-    def open_decision(self, data: st.DataObject) -> None:
-        named = (*self.some_ids(data), f"t{len(self.ids())}")[: data.draw(st.integers(0, 4))]
-        self.play.open("how?", id=data.draw(st.sampled_from(["", "", "d2"])), blocking=named)
+    def answer_decision(self, rng: Random) -> None:
+        known = self.play.scheduler.decisions
+        opened = self.play.scheduler.open_decisions()
+        if opened and rng.random() < 0.8:
+            self.play.answer(rng.choice(opened).id, rng.choice(ANSWERS))
+            return
+        self.play.send(Tick(self.play.now))
+        decision_id = rng.choice([*(i for i, decision in known.items() if not decision.open), "d99"])
+        assert self.play.answer(decision_id, rng.choice(ANSWERS)) == Step([], [])
 
-    @precondition(lambda self: self.play.scheduler.decisions)
-    @rule(data=st.data(), answer=st.sampled_from(ANSWERS))
-    def answer_decision(self, data: st.DataObject, answer: str) -> None:
-        decisions = self.play.scheduler.decisions
-        decision_id = data.draw(st.sampled_from([*decisions, "d99"]))
-        was_open = decision_id in decisions and decisions[decision_id].open
-        step = self.play.answer(decision_id, answer)
-        assert was_open or not step.transitions
+    def much_at_once(self, rng: Random) -> None:
+        """Everything that is under way ends well in one turn, and somebody changes their mind in it."""
+        play, at = self.play, self.play.now
+        events: list[Event] = [
+            AttemptSucceeded(at, act.task_id, act.attempt, self.commit(), some_paths(rng))
+            for act in play.attempts.values()
+        ]
+        if isinstance(play.landing, PrepareLanding):
+            commit = self.commit() if play.landing.commit else self.tip
+            events.append(LandingPrepared(at, play.landing.task_id, commit, self.tip))
+        ids = [*self.ids(), "nobody"]
+        events.append(CancelRequested(at, (rng.choice(ids),)))
+        events.append(RetryRequested(at, (rng.choice(ids),)))
+        events.append(DecisionAsked(at, Decision("", "and?", blocking=(rng.choice(ids),))))
+        events += [DecisionAnswered(at, d.id, rng.choice(ANSWERS)) for d in play.scheduler.open_decisions()]
+        rng.shuffle(events)
+        play.send(*events)
 
-    @rule(kind=st.sampled_from([Paused, Unpaused, Unpaused, Interrupted]))
-    def pause(self, kind: type[Paused | Unpaused | Interrupted]) -> None:
-        self.play.send(kind(self.play.now))
+    def change_the_pace(self, rng: Random) -> None:
+        kind = rng.choice([Paused, Interrupted, Unpaused, Unpaused, Unpaused, SlotsChanged, SlotsChanged])
+        if kind is SlotsChanged:
+            self.play.send(SlotsChanged(self.play.now, rng.randint(0, 4)))
+        else:
+            self.play.send(kind(self.play.now))
         if kind is Interrupted:
             assert not self.play.scheduler.count(State.RUNNING)
 
-    @rule(slots=st.integers(0, 4))
-    def change_slots(self, slots: int) -> None:
-        self.play.send(SlotsChanged(self.play.now, slots))
-
-    @rule(seconds=st.sampled_from([-5.0, 0.0, 0.5, 3.0, 50.0]), ticking=st.booleans())
-    def let_time_pass(self, seconds: float, ticking: bool) -> None:
-        if ticking and seconds >= 0:
+    def let_time_pass(self, rng: Random) -> None:
+        seconds = rng.choice([None, None, 0.0, 0.5, 3.0, 50.0])
+        if seconds is None:
+            self.play.wait(None if self.play.wakeup() else 1.0)
+        elif rng.random() < 0.5:
             self.play.wait(seconds)
         else:
-            self.play.now += seconds
+            self.play.now += seconds - 2.0  # nobody ticks, and clocks are set back
 
-    @precondition(lambda self: self.play.scheduler.next_wakeup is not None)
-    @rule()
-    def let_time_pass_until_a_tick_is_wanted(self) -> None:
-        self.play.wait()
-
-    @rule(options=all_options, moved=st.booleans())
-    def crash(self, options: Options, moved: bool) -> None:
+    def crash(self, rng: Random) -> None:
         """At any moment; also between moving the branch and hearing of it."""
         landing = self.play.landing
-        if moved and isinstance(landing, AdvanceBranch) and landing.onto == self.tip:
+        if rng.random() < 0.5 and isinstance(landing, AdvanceBranch) and landing.onto == self.tip:
             self.move(landing)
-            self.uncertain = landing.task_id
+            self.uncertain.add(landing.task_id)
         before = {r.id for r in self.play.scheduler.in_state(State.SUCCEEDED)}
-        step = self.play.crash(options)
+        step = self.play.crash(some_options(rng))
         assert before == {r.id for r in self.play.scheduler.in_state(State.SUCCEEDED)}
         for command in step.commands:
             assert command.task_id not in before
 
     # --- answers to acts -----------------------------------------------------------------------------
 
-    @precondition(lambda self: self.play.attempts)
-    @rule(
-        data=st.data(),
-        kind=st.sampled_from("ssssffflaap"),
-        paths=some_paths,
-        usage=usages,
-        outside=st.integers(0, 5),
-    )
-    def attempt_ends(
-        self, data: st.DataObject, kind: str, paths: tuple[str, ...], usage: Usage, outside: int
-    ) -> None:
-        act = self.play.attempts[data.draw(st.sampled_from(sorted(self.play.attempts)))]
-        at, task_id, number = self.play.now, act.task_id, act.attempt
-        commit = data.draw(st.none() | st.just(self.commit()))
+    def go_on(self, rng: Random) -> None:
+        """Some of what is under way ends, in one way or another, mostly well."""
+        for _ in range(rng.randint(1, 8)):
+            acts = [*sorted(self.play.attempts), *(["landing"] if self.play.landing else [])]
+            if not acts:
+                return
+            act = rng.choice(acts)
+            if act == "landing":
+                self.landing_ends(rng)
+            else:
+                self.attempt_ends(rng, act)
+
+    def attempt_ends(self, rng: Random, task_id: str) -> None:
+        at, number = self.play.now, self.play.attempts[task_id].attempt
+        commit = rng.choice([None, *[self.commit()] * 4])
+        paths, usage = some_paths(rng), Usage(rng.choice([None, 1]), rng.choice([None, 2]), 0.5)
         record = self.play.record(task_id)
         before = record.usage or Usage()
-        match kind:
+        match rng.choice("sssssssffffaalp"):
             case "s":
-                out = paths[:1] if outside == 0 else ()
+                out = paths[:1] if rng.random() < 0.2 else ()
                 self.play.send(
                     AttemptSucceeded(at, task_id, number, commit, paths, out, "did it", {"n": number}, usage)
                 )
             case "f":
-                reason = data.draw(st.sampled_from([Reason.AGENT_FAILED, Reason.NO_CHANGE]))
+                reason = rng.choice([Reason.AGENT_FAILED, Reason.NO_CHANGE])
                 self.play.send(
                     AttemptFailed(at, task_id, number, reason, "no", "output", commit, paths, usage)
                 )
@@ -216,32 +232,29 @@ class SchedulerMachine(RuleBasedStateMachine):
                 self.play.send(AttemptLost(at, task_id, number, "gone", commit))
                 usage = Usage()
         assert (record.usage or Usage()) == before + usage
-        assert commit is None or record.commit == commit or record.landed
-        self.ran[task_id] = max(number, self.ran.get(task_id, 0))
+        assert commit is None or record.commit == commit
 
     def move(self, act: AdvanceBranch) -> None:
         assert act.task_id not in self.on_branch, "landed twice"
         self.on_branch[act.task_id] = act.commit
         self.tip = act.commit
 
-    @precondition(lambda self: self.play.landing is not None)
-    @rule(data=st.data(), kind=st.sampled_from("aaaarlm"), paths=some_paths)
-    def landing_ends(self, data: st.DataObject, kind: str, paths: tuple[str, ...]) -> None:
-        act = self.play.landing
-        at = self.play.now
+    def landing_ends(self, rng: Random) -> None:
+        act, at = self.play.landing, self.play.now
+        kind = rng.choice("aaaarrrlm")
         if isinstance(act, PrepareLanding):
             if kind == "l":
                 self.play.send(LandingLost(at, act.task_id, "gone"))
             elif kind == "r":
-                reason = data.draw(st.sampled_from([Reason.CONFLICT, Reason.CHECKS_FAILED]))
-                self.play.send(LandingRejected(at, act.task_id, reason, "no", "hunks", paths, None))
+                reason = rng.choice([Reason.CONFLICT, Reason.CONFLICT, Reason.CHECKS_FAILED])
+                self.play.send(LandingRejected(at, act.task_id, reason, "no", "hunks", some_paths(rng), None))
             else:
                 commit = self.commit() if act.commit else self.tip
                 self.play.send(LandingPrepared(at, act.task_id, commit, self.tip))
             return
         assert isinstance(act, AdvanceBranch)
-        if self.uncertain == act.task_id:
-            self.uncertain = None
+        if act.task_id in self.uncertain:
+            self.uncertain.remove(act.task_id)
             self.play.send(Landed(at, act.task_id, act.commit))
         elif act.onto != self.tip:
             self.play.send(BranchMoved(at, act.task_id))
@@ -249,9 +262,9 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.tip = self.commit()  # somebody else moved it
             self.play.send(BranchMoved(at, act.task_id))
         elif kind == "l":
-            if data.draw(st.booleans()):
+            if rng.random() < 0.5:
                 self.move(act)
-                self.uncertain = act.task_id
+                self.uncertain.add(act.task_id)
             self.play.send(LandingLost(at, act.task_id, "gone"))
         else:
             self.move(act)
@@ -259,56 +272,39 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     # --- wrong answers ---------------------------------------------------------------------------------
 
-    @precondition(lambda self: self.play.scheduler.records)
-    @rule(data=st.data(), kind=st.sampled_from("sfalp"), shift=st.integers(-2, 2))
-    def attempt_answer_that_nobody_waits_for(self, data: st.DataObject, kind: str, shift: int) -> None:
-        record = self.play.record(data.draw(st.sampled_from(self.ids())))
-        number = record.attempt + shift
-        act = self.play.attempts.get(record.id)
-        if act is not None and act.attempt == number:
-            return
-        at = self.play.now
-        event: Any = {
-            "s": AttemptSucceeded(at, record.id, number, "x", ("x",)),
-            "f": AttemptFailed(at, record.id, number, Reason.AGENT_FAILED, "no"),
-            "a": AttemptAsked(at, record.id, number, "?"),
-            "l": AttemptLost(at, record.id, number, "gone"),
-            "p": AttemptStopped(at, record.id, number),
-        }[kind]
-        self.changes_nothing(record.id, event)
-
-    @rule(data=st.data(), kind=st.sampled_from("prdml"))
-    def landing_answer_that_nobody_waits_for(self, data: st.DataObject, kind: str) -> None:
-        task_id = data.draw(st.sampled_from([*self.ids(), "nobody"]))
-        if self.play.landing is not None and self.play.landing.task_id == task_id:
-            return
-        at = self.play.now
-        event: Any = {
-            "p": LandingPrepared(at, task_id, "x", self.tip),
-            "r": LandingRejected(at, task_id, Reason.CONFLICT, "no"),
-            "d": Landed(at, task_id, "x"),
-            "m": BranchMoved(at, task_id),
-            "l": LandingLost(at, task_id, "gone"),
-        }[kind]
-        self.changes_nothing(task_id, event)
-
-    def changes_nothing(self, task_id: str, event: Any) -> None:
-        record = self.play.scheduler.records.get(task_id)
-        before = None if record is None else len(record.story)
-        self.play.send(Tick(self.play.now))  # what time has brought is none of this event's doing
-        before = None if record is None else len(record.story)
-        step = self.play.send(event)
-        assert step.transitions == []
-        assert step.commands == []
-        assert before == (None if record is None else len(record.story))
+    def answers_that_nobody_waits_for(self, rng: Random) -> None:
+        play, at = self.play, self.play.now
+        play.send(Tick(at))  # what time has brought is none of their doing
+        for task_id in (*self.ids(), "nobody"):
+            record = play.scheduler.records.get(task_id)
+            number = rng.randint(-1, 2) + (record.attempt if record else 0)
+            act = play.attempts.get(task_id)
+            events: list[Event] = []
+            if act is None or act.attempt != number:
+                events += [
+                    AttemptSucceeded(at, task_id, number, "x", ("x",)),
+                    AttemptFailed(at, task_id, number, Reason.AGENT_FAILED, "no"),
+                    AttemptAsked(at, task_id, number, "?"),
+                    AttemptLost(at, task_id, number, "gone"),
+                    AttemptStopped(at, task_id, number),
+                ]
+            if play.landing is None or play.landing.task_id != task_id:
+                events += [
+                    LandingPrepared(at, task_id, "x", self.tip),
+                    LandingRejected(at, task_id, Reason.CONFLICT, "no"),
+                    Landed(at, task_id, "x"),
+                    BranchMoved(at, task_id),
+                    LandingLost(at, task_id, "gone"),
+                ]
+            step = play.send(rng.choice(events)) if events else None
+            assert step is None or step == Step([], [])
 
     # --- always ------------------------------------------------------------------------------------------
 
-    @invariant()
     def what_the_branch_has_is_what_the_journal_says(self) -> None:
         for task_id, commit in self.on_branch.items():
             record = self.play.record(task_id)
-            if self.uncertain == task_id:
+            if task_id in self.uncertain:
                 assert record.state is State.LANDING, record.tell()
                 assert record.prepared == commit
             else:
@@ -316,11 +312,11 @@ class SchedulerMachine(RuleBasedStateMachine):
                 assert record.landed
                 assert record.commit == commit
         for record in self.play.records:
-            assert record.landed == (record.id in self.on_branch and record.id != self.uncertain)
+            assert record.landed == (record.id in self.on_branch and record.id not in self.uncertain)
 
     # --- and in the end ----------------------------------------------------------------------------------
 
-    def teardown(self) -> None:
+    def come_to_an_end(self) -> None:
         """Once everything goes well, everything comes to an end."""
         play = self.play
         play.send(Unpaused(play.now))
@@ -365,8 +361,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         if isinstance(act, PrepareLanding):
             commit = self.commit() if act.commit else self.tip
             self.play.send(LandingPrepared(at, act.task_id, commit, self.tip))
-        elif self.uncertain == act.task_id:
-            self.uncertain = None
+        elif act.task_id in self.uncertain:
+            self.uncertain.remove(act.task_id)
             self.play.send(Landed(at, act.task_id, act.commit))
         elif act.onto != self.tip:
             self.play.send(BranchMoved(at, act.task_id))
@@ -375,12 +371,64 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.play.send(Landed(at, act.task_id, act.commit))
 
 
+STEPS = (
+    Walk.submit,
+    Walk.cancel_or_retry,
+    Walk.open_decision,
+    Walk.answer_decision,
+    Walk.much_at_once,
+    Walk.change_the_pace,
+    Walk.let_time_pass,
+    Walk.crash,
+    Walk.answers_that_nobody_waits_for,
+    Walk.go_on,
+)
+WEIGHTS = (3, 1, 1, 3, 1, 2, 3, 1, 1, 10)
+
+rngs = st.randoms(use_true_random=True)
+
+
+class SchedulerMachine(RuleBasedStateMachine):
+    """The same walk, on paths that Hypothesis chooses and, where one fails, shortens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.walk = Walk(Options())
+
+    @initialize(rng=rngs)
+    def begin(self, rng: Random) -> None:
+        self.walk = Walk(some_options(rng))
+
+    @rule(rng=rngs, step=st.sampled_from(STEPS))
+    def do(self, rng: Random, step: Callable[[Walk, Random], None]) -> None:
+        step(self.walk, rng)
+
+    @rule(rng=rngs)
+    def go_on(self, rng: Random) -> None:
+        self.walk.go_on(rng)
+
+    @invariant()
+    def what_the_branch_has_is_what_the_journal_says(self) -> None:
+        self.walk.what_the_branch_has_is_what_the_journal_says()
+
+    def teardown(self) -> None:
+        self.walk.come_to_an_end()
+
+
+EXAMPLES = int(os.environ.get("AGENTFUL_EXAMPLES", "60"))
+"""Give more to look for longer, on paths that have not been walked before."""
+
 TestScheduler = SchedulerMachine.TestCase
 TestScheduler.settings = settings(
-    max_examples=int(os.environ.get("AGENTFUL_EXAMPLES", "60")),
-    stateful_step_count=50,
-    deadline=None,
-    report_multiple_bugs=False,
-    derandomize="AGENTFUL_EXAMPLES" not in os.environ,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+    max_examples=EXAMPLES, stateful_step_count=40, deadline=None, derandomize=EXAMPLES == 60
 )
+
+
+@pytest.mark.parametrize("seed", range(EXAMPLES))
+def test_a_long_walk(seed: int) -> None:
+    rng = Random(seed if EXAMPLES == 60 else None)
+    walk = Walk(some_options(rng))
+    for step in rng.choices(STEPS, WEIGHTS, k=120):
+        step(walk, rng)
+        walk.what_the_branch_has_is_what_the_journal_says()
+    walk.come_to_an_end()

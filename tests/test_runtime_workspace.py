@@ -831,6 +831,7 @@ def test_a_full_disk_leaves_no_half_workspace(
     assert list((spaces.folder.parent / ".opening").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_deep_tree_is_removed(spaces: Workspaces, ws: Workspace) -> None:
     here = os.open(ws.path, os.O_RDONLY)
     for _ in range(1100):

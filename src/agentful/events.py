@@ -284,7 +284,7 @@ class Trigger(StrEnum):
     """A person asked for it to be run again."""
 
 
-class Detail(Struct, frozen=True, omit_defaults=True):
+class Detail(Struct, frozen=True, gc=False, omit_defaults=True):
     """What else there is to know of a change; most changes have none of it."""
 
     message: str = ""

@@ -154,14 +154,14 @@ def _strings(value: Iterable[str]) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(value)
 
 
-class _Wish(Struct, frozen=True, omit_defaults=True):
+class _Wish(Struct, frozen=True, gc=False, omit_defaults=True):
     agent: str = ""
     """The name of the agent that is to do it; empty for a ``run`` task."""
     prompt: str = ""
     """What the agent is asked to do."""
 
 
-class Task(_Wish, frozen=True, kw_only=True, omit_defaults=True):
+class Task(_Wish, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """One piece of work: who is to do what, what it needs first, what it may write. Frozen data.
 
     ``needs`` takes ids or task handles; ``timeout`` and ``estimate`` take seconds or a ``timedelta``.
@@ -212,9 +212,13 @@ class Task(_Wish, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def title(self) -> str:
-        """One line that tells people what it is: the first line of the prompt, or the command."""
+        """One line that tells people what it is: the first line of the prompt, or of the command; of a
+        command that begins with a comment, what that says."""
         text = (self.run if self.run is not None else self.prompt).strip()
-        return text.splitlines()[0] if text else ""
+        first = text.splitlines()[0] if text else ""
+        if self.run is not None and first.startswith("# "):
+            return first.lstrip("# ") or first
+        return first
 
 
 class Agent(Struct, frozen=True, kw_only=True, omit_defaults=True):

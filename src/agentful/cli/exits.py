@@ -53,7 +53,6 @@ class Exit(IntEnum):
     CONFLICT = 4
     LIMIT = 5
     BUG = 70
-    BROKEN_PIPE = 141
     INTERRUPTED = 130
 
 
@@ -116,7 +115,7 @@ def end_with(run: Callable[[], Any]) -> NoReturn:
         else:
             # Nobody reads any more, or the terminal is gone. Python would complain once more as it ends.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            code = Exit.BROKEN_PIPE
+            code = Exit.FAILED
     except Exception as error:
         if debugging():
             raise

@@ -165,9 +165,8 @@ def missing_needs(pairs: Sequence[Apart]) -> list[str]:
     ]
     if not writers:
         return []
-    return [
-        f"these write the same files and are in no order, so perhaps one should need the other: {_names(writers)}"
-    ]
+    said = "these write the same files and are in no order, so perhaps one should need the other"
+    return [f"{said}: {_names(writers)}"]
 
 
 def _names(ids: Sequence[str]) -> str:

@@ -159,7 +159,7 @@ def clean(yes: bool, unlanded: bool) -> int:
     touched. Without a terminal, nothing is removed unless --yes is given.
     """
     with here() as place:
-        found = branch.leftovers(place.repo)
+        found = branch.leftovers(place.repo, workspaces=place.workspaces)
         chosen = [leftover for leftover in found if unlanded or not leftover.unlanded]
         kept = len(found) - len(chosen)
         if not chosen:
@@ -177,7 +177,7 @@ def clean(yes: bool, unlanded: bool) -> int:
             if not click.confirm(f"remove {what}?", err=True):
                 click.echo("nothing was removed")
                 return Exit.DONE
-        trouble = branch.clean(place.repo, chosen)
+        trouble = branch.clean(place.repo, chosen, workspaces=place.workspaces)
         for leftover, why in trouble:
             say(f"{_name(leftover)} stays: {why}")
         click.echo(f"removed {len(chosen) - len(trouble)} of {len(chosen)}")

@@ -236,6 +236,7 @@ class _Session:
         self._heeded = 0
         self._entered = False
         self._over = asyncio.Event()
+        self._asked = False
         self._problems = 0
         self._before = 0.0
         self._worked = 0.0
@@ -252,6 +253,7 @@ class _Session:
                 if self._begin is not None:
                     self._begin(self.run)
                 self._heed()
+                await asyncio.sleep(0)  # the tasks of a new run are taken up in this turn
                 await self._carry_out()
                 self._tell_problems()
         return outcome(self.run.view, interrupted=self.interrupted)
@@ -362,6 +364,7 @@ class _Session:
     async def _ask_all(self) -> bool:
         """Ask what is open. Whether the run may go on: something was answered, here or elsewhere."""
         answered = False
+        self._asked = True
         for decision in self.run.view.open_decisions():
             if self._paused:
                 return False
@@ -422,7 +425,7 @@ class _Session:
             self._front.result(self.run, code)
             return
         info, view = self.run.info, self.run.view
-        for decision in view.open_decisions():
+        for decision in () if self._asked else view.open_decisions():
             show(decision_lines(decision))
             answer = "NUMBER" if decision.options else "ANSWER"
             show([[(f"   agentful decide {decision.id} {answer} --run {info.id}", "cyan")]])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -74,8 +74,7 @@ class _Tail:
         self._attempt = attempt
         self._first = attempt or max(1, self._record.attempt)
         self._raw = raw
-        self._open: dict[Path, IO[bytes]] = {}
-        self._halves: dict[Path, bytes] = {}
+        self._read_to: dict[Path, int] = {}
 
     def more(self) -> bool:
         """Print what is new. Always true, to stand in a condition."""
@@ -86,15 +85,16 @@ class _Tail:
         return True
 
     def _read(self, path: Path) -> None:
-        file = self._open.get(path)
-        if file is None:
-            try:
-                file = self._open[path] = path.open("rb")
-            except OSError:
-                return
-            self.found = True
-        *lines, half = (self._halves.pop(path, b"") + file.read()).split(b"\n")
-        self._halves[path] = half
+        try:
+            with path.open("rb") as file:
+                file.seek(self._read_to.get(path, 0))
+                data = file.read()
+        except OSError:
+            return
+        self.found = True
+        # What comes after the last line break is half a line, for the next time.
+        *lines, half = data.split(b"\n")
+        self._read_to[path] = self._read_to.get(path, 0) + len(data) - len(half)
         for line in lines:
             if self._raw:
                 click.echo(line.decode(errors="replace"))
@@ -130,7 +130,7 @@ def diff(task: str, run_name: str | None, stat: bool, attempt: int | None) -> No
         record = find_task(reader.view, task)
         commit = record.commit
         if attempt is not None:
-            commit = Workspaces(place.repo, reader.info.id).pinned(record.id, attempt)
+            commit = Workspaces(place.repo, reader.info.id, base=place.workspaces).pinned(record.id, attempt)
             if commit is None:
                 raise Fault(f"nothing is pinned for attempt {attempt} of {record.id}")
         if commit is None:
@@ -183,7 +183,11 @@ def attach(task: str, run_name: str | None, only_path: bool) -> int:
         reader = place.run(run_name)
         record = find_task(reader.view, task)
         name = f"{slug(record.id)}.{record.attempt}"
-        found = [ws for ws in Workspaces(place.repo, reader.info.id).existing() if ws.name == name]
+        found = [
+            ws
+            for ws in Workspaces(place.repo, reader.info.id, base=place.workspaces).existing()
+            if ws.name == name
+        ]
         if not found:
             hint = f"; agentful diff {record.id} shows what it left" if record.commit else ""
             raise Fault(f"{record.id} is {record.state}, and has no workspace now{hint}")

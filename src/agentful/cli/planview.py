@@ -93,7 +93,7 @@ def _bars(tasks: Sequence[Task], line: Timeline, width: int) -> list[Line]:
     by_id = {task.id: (task, planned) for task, planned in zip(tasks, line.tasks, strict=True)}
     names = {task.id: one_line(task.id) for task in tasks}
     name_width = min(max(map(len, names.values()), default=0), max(8, width // 4))
-    bar_width = max(10, min(40, width - name_width - 38))
+    bar_width = max(10, min(40, width - name_width - 46))
     lines: list[Line] = []
     for number, wave in enumerate(line.waves, 1):
         for place, task_id in enumerate(wave):

@@ -7,12 +7,14 @@ import shutil
 import sys
 import time
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
+from ..config import load_settings
 from ..core.scheduler import Scheduler
 from ..core.view import RunView
 from ..errors import JournalError
@@ -42,6 +44,8 @@ __all__ = [
     "decision_lines",
     "find_task",
     "here",
+    "here_without_journal",
+    "is_busy",
     "run_option",
     "say",
     "short",
@@ -65,6 +69,11 @@ class Place:
         self.journal = journal
         self.folder = folder_of(repo)
 
+    @cached_property
+    def workspaces(self) -> Path | None:
+        """Where the settings want workspaces to be kept; ``None`` for the usual place."""
+        return load_settings(self.repo.root).workspace_folder
+
     def run(self, name: str | None) -> RunReader:
         """The run that a person means: an id, the start of one, or the latest."""
         try:
@@ -82,9 +91,14 @@ class Place:
 @contextmanager
 def here() -> Generator[Place]:
     """The repository around the current folder. Raises ConfigError where there is none to use."""
-    repo = Repository.discover(Path.cwd())
+    repo = here_without_journal()
     with journal_of(repo) as journal:
         yield Place(repo, journal)
+
+
+def here_without_journal() -> Repository:
+    """The same, for those who need no journal, or one of their own."""
+    return Repository.discover(Path.cwd())
 
 
 class RunReader:

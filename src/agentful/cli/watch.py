@@ -78,13 +78,8 @@ def watch(run: str | None) -> int:
         reader = place.run(run)
         if not reader.is_live():
             say(f"nobody carries out {reader.info.id} at this moment")
-        elif sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
-            _on_board(reader)
-        else:
-            printer = PlainPrinter(
-                reader.view, reader.info.created_at, lambda line: click.echo(line, err=True)
-            )
-            reader.follow(printer, lambda: _ended(reader))
+        elif not _follow(reader):
+            return Exit.DONE
         view = reader.view
         show(
             summary(
@@ -102,6 +97,19 @@ def watch(run: str | None) -> int:
 
 def _ended(reader: RunReader) -> bool:
     return reader.view.total > 0 and reader.view.done == reader.view.total and not reader.is_live()
+
+
+def _follow(reader: RunReader) -> bool:
+    """Show the run until it ends; whether it was not left before."""
+    try:
+        if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+            _on_board(reader)
+        else:
+            say(f"watching {reader.info.id}; Ctrl-C leaves, and the run goes on")
+            reader.follow(PlainPrinter(reader.view, reader.info.created_at, say), lambda: _ended(reader))
+    except KeyboardInterrupt:
+        return False
+    return True
 
 
 def _on_board(reader: RunReader) -> None:
@@ -132,7 +140,4 @@ def _on_board(reader: RunReader) -> None:
                 board.draw()
             return _ended(reader)
 
-        try:
-            reader.follow(draw, over)
-        except KeyboardInterrupt:
-            sys.exit(Exit.DONE)
+        reader.follow(draw, over)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from ..drivers import DRIVERS
 from ..errors import ConfigError
 from ..model import Agent
 from .fields import (
@@ -30,6 +31,7 @@ from .fields import (
     Texts,
     Tools,
     Variables,
+    Word,
     check,
     check_name,
     pick,
@@ -48,12 +50,13 @@ Definition = dict[str, Any]
 
 AGENT_FOLDER = ".claude/agents"
 
-DRIVERS = ("command", "python")
-"""The drivers that a file may name."""
-
 AGENT_FIELDS = (
     Field("description", Text(), "What the agent is for, in a line."),
-    Field("driver", Text(), "The dialect of the client that plays it. Saying a command implies `command`."),
+    Field(
+        "driver",
+        Word(tuple(DRIVERS)),
+        "The dialect of the client that plays it. Saying a command implies `command`.",
+    ),
     Field(
         "command",
         Program(),
@@ -117,19 +120,11 @@ def make_agent(name: str, definition: Mapping[str, Any], defaults: Mapping[str, 
     not take half of them.
     """
     said = lay_over({}, definition)
-    taken = {key: value for key, value in (defaults or {}).items() if key not in said and key != "source"}
-    default_driver = (defaults or {}).get("driver", "command")
-    if said.get("driver", default_driver) != default_driver:
-        taken.pop("command", None)
-        taken.pop("prompt_by", None)
-    if "command" in taken:
-        taken["driver"] = said.get("driver", default_driver)
-    merged = {**taken, **said}
-    if defaults:
-        for key in ("env", "extra"):
-            if key in defaults and key in said:
-                merged[key] = {**defaults[key], **said[key]}
-    return Agent(name=name, **merged)
+    below = {key: value for key, value in (defaults or {}).items() if key != "source"}
+    driver = below.get("driver", "command")
+    if said.get("driver", driver) != driver:
+        below = {key: value for key, value in below.items() if key not in {"driver", "command", "prompt_by"}}
+    return Agent(name=name, **lay_over(below, said))
 
 
 def extend_agent(agent: Agent, definition: Mapping[str, Any]) -> Agent:
@@ -154,7 +149,9 @@ def load_agents(root: Path, settings: Settings | None = None) -> dict[str, Agent
         name, definition = parse_agent(text, shown)
         if name in definitions:
             other = definitions[name]["source"]
-            raise ConfigError(f"the agent {name!r} stands in {other} already; name one differently", where=shown)
+            raise ConfigError(
+                f"the agent {name!r} stands in {other} already; name one differently", where=shown
+            )
         definitions[name] = definition
 
     defaults: Mapping[str, Any] = {}
@@ -245,19 +242,17 @@ def unknown_agent(name: str, known: Collection[str]) -> str:
     return f"there is no agent {name!r}; {nearest(name, sorted(known), what='agent')}"
 
 
-def why_unusable(
-    agent: Agent,
-    *,
-    drivers: Collection[str] = DRIVERS,
-    which: Callable[[str], str | None] = shutil.which,
-) -> str | None:
+def why_unusable(agent: Agent, *, which: Callable[[str], str | None] = shutil.which) -> str | None:
     """Why an agent cannot be started, and what to do about it; ``None`` where nothing speaks against it.
 
     A program named by a relative path is looked for in the workspace when it starts, not here.
     """
     label = f"the agent {agent.name!r}" + (f" ({agent.source})" if agent.source else "")
-    if agent.driver not in drivers:
-        return f"{label} wants the driver {agent.driver!r}; {nearest(agent.driver, drivers, what='driver')}"
+    if agent.driver == "python":
+        return f"{label} is a Python function; such an agent can only be given in Python"
+    if agent.driver not in DRIVERS:
+        hint = nearest(agent.driver, DRIVERS, what="driver")
+        return f"{label} has the unknown driver {agent.driver!r}; {hint}"
     if agent.driver != "command":
         return None
     if not agent.command:

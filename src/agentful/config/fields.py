@@ -158,10 +158,10 @@ class Flag(Struct, frozen=True):
     def read(self, value: Value) -> bool:
         if isinstance(value.data, bool):
             return value.data
-        text = (value.text or "").strip().casefold()
-        if value.source.loose and text in _YES | _NO:
-            return text in _YES
-        value.fail(f"{value.shown} is neither true nor false")
+        text = (value.text or "").casefold()
+        if not value.source.loose or text not in _YES | _NO:
+            value.fail(f"{value.shown} is neither true nor false")
+        return text in _YES
 
     def schema(self) -> Schema:
         return {"type": "boolean"}
@@ -193,13 +193,26 @@ class Choice(Struct, frozen=True):
     words: tuple[str, ...]
 
     def read(self, value: Value) -> str:
-        if value.text in self.words:
-            return value.text
-        hint = nearest(value.text or "", self.words, what="value")
-        value.fail(f"{value.shown} is not one of {', '.join(self.words)}; {hint}")
+        text = value.text
+        if text is None or text not in self.words:
+            hint = nearest(text or "", self.words, what="value")
+            value.fail(f"{value.shown} cannot be used here; {hint}")
+        return text
 
     def schema(self) -> Schema:
         return {"enum": list(self.words)}
+
+
+class Word(Struct, frozen=True):
+    """A text that is most likely one of a few."""
+
+    words: tuple[str, ...]
+
+    def read(self, value: Value) -> str:
+        return Text().read(value)
+
+    def schema(self) -> Schema:
+        return {"anyOf": [{"enum": list(self.words)}, {"type": "string", "pattern": r"\S"}]}
 
 
 class Slots(Struct, frozen=True):
@@ -248,11 +261,11 @@ class Duration(Struct, frozen=True):
                     f"({data} looks like milliseconds), or {format_duration(data)} if seconds are meant"
                 )
             return float(data)
-        if isinstance(data, str):
-            if _DURATION.fullmatch(data.strip()):
-                return parse_duration(data)
+        if not isinstance(data, str):
+            value.fail(f"a length of time is wanted here, not {kind_of(data)}")
+        if not _DURATION.fullmatch(data.strip()):
             value.fail(f"{value.shown} is not a length of time; write 90s, 10m, 1h30m or 500ms")
-        value.fail(f"a length of time is wanted here, not {kind_of(data)}")
+        return parse_duration(data)
 
     def schema(self) -> Schema:
         least: Schema = {"minimum": 0} if self.zero else {"exclusiveMinimum": 0}

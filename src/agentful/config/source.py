@@ -38,7 +38,8 @@ _LONGEST_SHOWN = 60
 
 # tomllib takes quadratic time for a dotted key, and a file of 40 kB is enough for ten seconds of it.
 _LONG_KEY = re.compile(
-    r"""(?<![\w-])(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')(?:[ \t]*+\.[ \t]*+(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')){64}"""
+    r"""(?<![\w-])(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')"""
+    r"""(?:[ \t]*+\.[ \t]*+(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')){64}"""
 )
 
 
@@ -123,10 +124,12 @@ class Value:
 
     def entries(self, what: str) -> list[tuple[str, Value]]:
         """The entries of a mapping; ``what`` says what it should have been, where it is none."""
-        if not isinstance(self.data, Mapping):
-            self.fail(f"{what} is wanted here, not {kind_of(self.data)}")
+        given: Any = self.data
+        if not isinstance(given, Mapping):
+            self.fail(f"{what} is wanted here, not {kind_of(given)}")
+        entries: Mapping[Any, Any] = self.data
         found: list[tuple[str, Value]] = []
-        for key, data in self.data.items():
+        for key, data in entries.items():
             if not isinstance(key, str):
                 self.fail(f"the key {key!r} is {kind_of(key)}; keys are texts")
             found.append((key, Value(self.source, (*self.place, key), data)))
@@ -137,7 +140,7 @@ class Value:
         return [Value(self.source, (*self.place, at), item) for at, item in enumerate(self.data)]
 
 
-def kind_of(data: object) -> str:
+def kind_of(data: Any) -> str:
     """What a value is, in words."""
     match data:
         case None:
@@ -160,7 +163,9 @@ def nearest(word: str, known: Iterable[str], *, what: str) -> str:
     """The end of a message about an unknown name: the nearest known one, else those that there are."""
     names = list(known)
     # What differs only in spelling is meant: maxconcurrency, Max-Concurrency, max_concurrency.
-    folded = {_fold(name): name for name in names}
+    folded: dict[str, str] = {}
+    for name in names:
+        folded.setdefault(_fold(name), name)
     close = difflib.get_close_matches(_fold(word), folded, n=1)
     if close:
         return f"did you mean {folded[close[0]]!r}?"
@@ -182,12 +187,12 @@ def read_text(
 ) -> str:
     """The text of a file of at most ``limit`` bytes. Raises ``error`` for everything that stops that."""
     try:
-        if path.is_dir():
-            raise error(f"this is a folder; {what} is a file", where=name)
         with path.open("rb") as file:
             content = file.read(limit + 1)
     except FileNotFoundError:
         raise error(f"there is no such file; {what} was expected", where=name) from None
+    except IsADirectoryError:
+        raise error(f"this is a folder; {what} is a file", where=name) from None
     except (OSError, ValueError) as problem:
         reason = problem.strerror if isinstance(problem, OSError) else str(problem)
         raise error(f"it cannot be read: {reason}", where=name) from None
@@ -207,7 +212,9 @@ def decode(content: bytes, *, name: str, what: str, error: type[PlanError] | typ
     except UnicodeDecodeError as problem:
         line = content.count(b"\n", 0, problem.start) + 1
         byte = content[problem.start]
-        raise error(f"the byte 0x{byte:02x} is not UTF-8; {what} is UTF-8 text", where=f"{name}:{line}") from None
+        raise error(
+            f"the byte 0x{byte:02x} is not UTF-8; {what} is UTF-8 text", where=f"{name}:{line}"
+        ) from None
 
 
 def is_plain_file(path: Path) -> bool:
@@ -290,7 +297,10 @@ def from_text(text: str, name: str, *, error: type[PlanError] | type[ConfigError
     ``[...]`` and ``{...}`` are lists and mappings; all else is one value, as YAML would read it.
     """
     if text.lstrip().startswith(("[", "{")):
-        found = parse_yaml(text, name, error=error)
+        try:
+            found = read_yaml(text)
+        except YamlProblem as problem:
+            raise error(problem.message, where=name) from None
         return Source(name=name, data=found.data, error=error, raw=found.raw, loose=True)
     text = text.strip()
     return Source(name=name, data=read_scalar(text), error=error, raw={(): text}, loose=True)

@@ -28,7 +28,8 @@ _FALSE = frozenset({"false", "False", "FALSE"})
 _INT = re.compile(r"[-+]?[0-9]{1,18}")
 _OCTAL = re.compile(r"0o[0-7]{1,18}")
 _HEX = re.compile(r"0x[0-9a-fA-F]{1,15}")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+# A whole number with more digits than _INT takes is text: nothing here wants one.
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+")
 _INF = re.compile(r"(?P<sign>[-+]?)\.(inf|Inf|INF)")
 _NAN = frozenset({".nan", ".NaN", ".NAN"})
 
@@ -84,9 +85,9 @@ def read_scalar(text: str) -> Any:
     if _INT.fullmatch(text):
         return int(text)
     if _OCTAL.fullmatch(text):
-        return int(text[2:], 8)
+        return int(text, 0)
     if _HEX.fullmatch(text):
-        return int(text[2:], 16)
+        return int(text, 0)
     if _FLOAT.fullmatch(text):
         return float(text)
     infinite = _INF.fullmatch(text)
@@ -188,7 +189,9 @@ def _events(text: str, loader: Any, first_line: int) -> Iterator[Any]:
         said = error.problem or error.context or "it cannot be read"
         both = f"{error.context} {said}"
         hint = next((f" ({hint})" for part, hint in _HINTS.items() if part in both), "")
-        raise YamlProblem(f"not valid YAML: {said}{hint}", (mark.line if mark else 0) + first_line) from None
+        # What is missing at the end is missing on the last line that has anything.
+        line = min(mark.line if mark else 0, text.rstrip().count("\n"))
+        raise YamlProblem(f"not valid YAML: {said}{hint}", line + first_line) from None
     except yaml.YAMLError as error:
         raise YamlProblem(f"not valid YAML: {error}", first_line) from None
 

@@ -35,6 +35,8 @@ class Claim(NamedTuple):
 
 NO_CLAIM = Claim()
 
+_READY = State.READY
+
 
 class Obstacle(NamedTuple):
     """One thing that keeps a task from going on: for ``explain`` and ``status``."""
@@ -119,7 +121,10 @@ class Admission:
     def release(self, task_id: str) -> None:
         """A task lets go of what it held; who waited for it is looked at again."""
         del self.holders[task_id]
-        for crowd in self._crowds.pop(task_id, {}).values():
+        crowds = self._crowds.pop(task_id, None)
+        if crowds is None:
+            return
+        for crowd in crowds.values():
             crowd.holder = None
             if crowd.want is not None:
                 self._offer(crowd)
@@ -140,7 +145,7 @@ class Admission:
             if (crowd is not None and crowd.holder is not None) or not heap or heap[0][0] is not ticket:
                 continue  # an offer that another one has replaced
             record = heap[0][1]
-            if record.state is not State.READY or record.ticket is not ticket:
+            if record.state is not _READY or record.ticket is not ticket:
                 self._offer_again(lane)
                 continue
             if self.holders and (lane.claim is not NO_CLAIM or self._alone_runs()):
@@ -260,7 +265,7 @@ class Admission:
     def _any_left(self, lane: _Lane) -> bool:
         """Whether a lane still has a task: those that are no longer ready go, and an empty lane too."""
         heap = lane.heap
-        while heap and not (heap[0][1].state is State.READY and heap[0][1].ticket is heap[0][0]):
+        while heap and not (heap[0][1].state is _READY and heap[0][1].ticket is heap[0][0]):
             heappop(heap)
         if not heap:
             lane.crowd = None

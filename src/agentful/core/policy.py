@@ -44,8 +44,9 @@ def lengthen(added: Sequence[TaskRecord], needs: dict[str, TaskRecord]) -> list[
     ``added`` is in an order in which needs come first. Gives those that were lengthened.
     """
     for record in reversed(added):
-        after = max((dependent.tail for dependent in record.dependents), default=0.0)
-        record.tail = duration(record.task) + after
+        record.tail = duration(record.task)
+        if record.dependents:
+            record.tail += max([dependent.tail for dependent in record.dependents])
     lengthened: list[TaskRecord] = []
     new = {record.id for record in added}
     pending = [record for record in added if any(need not in new for need in record.task.needs)]

@@ -21,6 +21,14 @@ _ACTIVE = frozenset({State.RUNNING, State.STOPPING, State.LANDING})
 _ASKED_OF_A_PERSON = frozenset({Reason.QUESTION, Reason.DECISION})
 _NOTHING = Detail()
 _NO_OUTPUTS: Mapping[str, Any] = {}
+_NO_DECISIONS: frozenset[str] = frozenset()
+_SETTLED = frozenset(state for state in State if state.settled)
+_ENDED_WELL = frozenset({Trigger.FINISHED, Trigger.DONE})
+_MAY_HAVE_MOVED = frozenset({Trigger.PREPARED, Trigger.LOST})
+
+# On Python 3.11 a member is looked up through its metaclass, at ten times the cost of a global; what is
+# named here is asked for with every change.
+_NEEDS_MET, _STARTED = Trigger.NEEDS_MET, Trigger.STARTED
 
 
 class TaskRecord:
@@ -109,11 +117,11 @@ class TaskRecord:
         self.finished_at: float | None = None
         self.active = 0.0
         """Seconds that its attempts and landings took, up to ``since``."""
-        self.story: list[TaskChanged] = []
+        self.story: tuple[TaskChanged, ...] = ()
         # What the scheduler keeps here of its own, so that it needs no second table of tasks.
         self.unmet = 0
         self.dependents: list[TaskRecord] = []
-        self.decisions: set[str] = set()
+        self.decisions = _NO_DECISIONS
         self.tail = 0.0
         self.ticket: Any = None
 
@@ -125,23 +133,27 @@ class TaskRecord:
         """Fold one change in."""
         detail = change.detail or _NOTHING
         trigger, before = change.trigger, self.reason
-        if self.state in _ACTIVE:
-            self.active += max(0.0, change.at - self.since)
+        if self.state in _ACTIVE and change.at > self.since:
+            self.active += change.at - self.since
         self.state = change.target
         self.reason = change.reason
         self.attempt = change.attempt
         self.since = change.at
-        self.finished_at = change.at if change.target.settled else None
-        self.story.append(change)
-        if trigger is Trigger.STARTED:
+        self.finished_at = change.at if change.target in _SETTLED else None
+        self.story += (change,)
+        if trigger is _STARTED:
             self._start(change.at)
             return
         if detail is not _NOTHING:
             self._learn(change, detail)
-        if trigger not in (Trigger.PREPARED, Trigger.LOST):
+        if trigger not in _MAY_HAVE_MOVED:
             # Where moving the branch was lost, nobody knows whether it moved: that stays to be found out.
             self.onto = self.prepared = None
+        if trigger is _NEEDS_MET:
+            return
         match trigger:
+            case Trigger.FINISHED | Trigger.DONE:
+                self.lost = 0
             case Trigger.RETRIED | Trigger.GAVE_UP:
                 self._fail(change, detail)
             case Trigger.ASKED if change.reason not in _ASKED_OF_A_PERSON:
@@ -150,8 +162,6 @@ class TaskRecord:
                 if change.reason is not Reason.INTERRUPTED:
                     self.lost += 1
                 self.not_before = detail.not_before
-            case Trigger.FINISHED | Trigger.DONE:
-                self.lost = 0
             case Trigger.PREPARED:
                 self.onto, self.prepared = detail.onto, detail.commit
                 self.not_before = None
@@ -203,7 +213,7 @@ class TaskRecord:
             self.message = detail.message
             self.detail = detail.detail
             self.other = detail.other
-        if change.trigger in (Trigger.FINISHED, Trigger.DONE):
+        if change.trigger in _ENDED_WELL:
             self.summary = detail.summary
             self.outputs = detail.outputs
             self.paths = detail.paths
@@ -257,7 +267,7 @@ def take_answer(records: Mapping[str, TaskRecord], decision: Decision) -> None:
     for task_id in decision.blocking:
         record = records.get(task_id)
         if record is not None and decision.answer is not None:
-            record.decisions.discard(decision.id)
+            record.decisions -= {decision.id}
             record.answers += (Answer(decision.question, decision.answer),)
 
 

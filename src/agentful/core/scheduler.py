@@ -145,6 +145,14 @@ _FAILURE_OPTIONS = (RETRY, SKIP, BY_HAND, SIMPLIFY)
 _MAX_LOST = 5
 """Attempts lost in a row before a fault that never ends is treated as a failure."""
 
+# On Python 3.11 a member is looked up through its metaclass, at ten times the cost of a global; what is
+# named here is asked for with every change.
+_WAITING, _READY, _RUNNING, _STOPPING = State.WAITING, State.READY, State.RUNNING, State.STOPPING
+_BLOCKED, _SUCCEEDED = State.BLOCKED, State.SUCCEEDED
+_NEEDS_MET, _STARTED = Trigger.NEEDS_MET, Trigger.STARTED
+
+_SETTLED = frozenset(state for state in State if state.settled)
+_DEAD = _SETTLED - {State.SUCCEEDED}
 _HOLDING = frozenset({State.RUNNING, State.STOPPING, State.LANDING})
 _UNSTARTED = frozenset({State.WAITING, State.READY, State.BLOCKED})
 
@@ -240,9 +248,10 @@ class Scheduler:
             for record in self._by_state[state].values():
                 self._recovering[record.id] = record.attempt
                 self._commands.append(RecoverAttempt(record.id, record.task, record.attempt))
-        for record in self._by_state[State.LANDING].values():
-            if record.onto is not None:
-                self._land(record)
+        prepared = (record for record in self._by_state[State.LANDING].values() if record.onto is not None)
+        first = next(prepared, None)
+        if first is not None:
+            self._land(first)
         return self._step()
 
     # --- the one way in ------------------------------------------------------------------------
@@ -253,13 +262,22 @@ class Scheduler:
         Raises :class:`PlanError`, before anything has changed, for tasks that cannot be added; and
         :class:`InvalidTransition` for a bug of ours.
         """
-        self._now(event.at)
-        self._handlers[type(event)](event)
+        return self.handle_all((event,))
+
+    def handle_all(self, events: Iterable[Event]) -> Step:
+        """Decide what follows from events that came together: on all of them, before anything starts.
+
+        So a slot that one of them freed goes to the best of what they all made ready. Raises as
+        :meth:`handle` does; what followed from the events before that one comes out with the next step.
+        """
+        for event in events:
+            self._now(event.at)
+            self._handlers[type(event)](event)
         return self._step()
 
     def evolve(self, transition: Transition) -> None:
         """Apply one transition. The only place where anything changes; it decides nothing."""
-        self._at = max(self._at, transition.at)
+        self._now(transition.at)
         if type(transition) is TaskChanged:
             self._evolve_change(transition)
         elif type(transition) is TaskAdded:
@@ -269,7 +287,7 @@ class Scheduler:
             self.decisions[decision.id] = decision
             for task_id in decision.blocking:
                 if task_id in self.records:
-                    self.records[task_id].decisions.add(decision.id)
+                    self.records[task_id].decisions |= {decision.id}
                 else:
                     self._named.setdefault(task_id, []).append(decision.id)
         elif type(transition) is DecisionClosed:
@@ -394,15 +412,17 @@ class Scheduler:
         task = added.task
         record = TaskRecord(task, len(self.records), added.at)
         self.records[task.id] = record
-        self._by_state[State.WAITING][task.id] = record
+        self._by_state[_WAITING][task.id] = record
         self.unsettled += 1
         for need in task.needs:
             before = self.records[need]
             before.dependents.append(record)
-            if before.state is not State.SUCCEEDED:
+            if before.state is not _SUCCEEDED:
                 record.unmet += 1
         record.tail = policy.duration(task)
-        record.decisions.update(d for d in self._named.pop(task.id, ()) if self.decisions[d].open)
+        if task.id in self._named:
+            named = self._named.pop(task.id)
+            record.decisions = frozenset(d for d in named if self.decisions[d].open)
 
     def _evolve_change(self, change: TaskChanged) -> None:
         record = self.records[change.task_id]
@@ -412,36 +432,41 @@ class Scheduler:
                 f"{change.source} --{change.trigger}--> {target} is not allowed from {source}; "
                 f"this is a bug in agentful. The story of the task:\n{record.tell()}"
             )
+        self._apply(record, change)
+
+    def _apply(self, record: TaskRecord, change: TaskChanged) -> None:
+        """Apply a change that the table allows."""
+        source, target, task_id = change.source, change.target, change.task_id
         record.apply(change)
         if source is target:
             if record.not_before is not None:
-                heappush(self._delayed, (record.not_before, record.index, record.task.id))
+                heappush(self._delayed, (record.not_before, record.index, task_id))
             return
-        del self._by_state[source][record.task.id]
-        self._by_state[target][record.task.id] = record
-        if target.settled:
+        del self._by_state[source][task_id]
+        self._by_state[target][task_id] = record
+        if target in _SETTLED:
             self.unsettled -= 1
-            if target is State.SUCCEEDED:
+            if target is _SUCCEEDED:
                 for dependent in record.dependents:
                     dependent.unmet -= 1
-        elif source.settled:
+        elif source in _SETTLED:
             self.unsettled += 1
         if target in _HOLDING:
-            if source is State.BLOCKED:
+            if source is _BLOCKED:
                 # Work that a person did on the branch: nothing runs that could get in another's way.
-                self.admission.hold(record.task.id, NO_CLAIM)
+                self.admission.hold(task_id, NO_CLAIM)
             elif source not in _HOLDING:
-                self.admission.hold(record.task.id, self.admission.claim(record))
+                self.admission.hold(task_id, self.admission.claim(record))
         elif source in _HOLDING:
-            self.admission.release(record.task.id)
-        if target is State.READY:
+            self.admission.release(task_id)
+        if target is _READY:
             self._enqueue(record)
-        elif target is State.RUNNING:
+        elif target is _RUNNING:
             timeout = record.task.timeout
             if timeout is None:
                 timeout = self.options.task_timeout
             if timeout is not None:
-                heappush(self._deadlines, (change.at + timeout, record.task.id, record.attempt))
+                heappush(self._deadlines, (change.at + timeout, task_id, record.attempt))
 
     # --- starting and landing --------------------------------------------------------------------
 
@@ -465,7 +490,7 @@ class Scheduler:
             record = self.records[entry[2]]
             if record.state is State.READY and self._is_delayed(entry):
                 self._enqueue(record)
-        running, stopping = self._by_state[State.RUNNING], self._by_state[State.STOPPING]
+        running, stopping = self._by_state[_RUNNING], self._by_state[_STOPPING]
         while not self.paused and len(running) + len(stopping) < self.slots:
             ready = self.admission.next()
             if ready is None:
@@ -476,12 +501,11 @@ class Scheduler:
 
     def _start(self, record: TaskRecord) -> None:
         attempt = record.attempt + 1
-        self._change(record, Trigger.STARTED, attempt=attempt)
+        self._change(record, _STARTED, attempt=attempt)
         task = record.task
         timeout = self.options.task_timeout if task.timeout is None else task.timeout
-        needs = tuple(
-            (need, self.records[need].summary, dict(self.records[need].outputs)) for need in task.needs
-        )
+        before = [self.records[need] for need in task.needs]
+        needs = tuple([(need.task.id, need.summary, dict(need.outputs)) for need in before])
         self._commands.append(
             StartAttempt(
                 task.id,
@@ -511,7 +535,8 @@ class Scheduler:
     # --- deciding --------------------------------------------------------------------------------
 
     def _now(self, at: float) -> None:
-        self._at = max(self._at, at)
+        if at > self._at:
+            self._at = at
 
     def _step(self) -> Step:
         self._fill()
@@ -550,15 +575,15 @@ class Scheduler:
             reason,
             detail,
         )
-        self._evolve_change(change)
+        self._apply(record, change)
         self._transitions.append(change)
-        if target is State.SUCCEEDED:
+        if target is _SUCCEEDED:
             for dependent in record.dependents:
-                if dependent.unmet == 0 and dependent.state is State.WAITING:
-                    self._change(dependent, Trigger.NEEDS_MET)
-        elif target is State.WAITING and record.unmet == 0:
-            self._change(record, Trigger.NEEDS_MET)
-        elif target is State.READY and record.decisions:
+                if dependent.unmet == 0 and dependent.state is _WAITING:
+                    self._change(dependent, _NEEDS_MET)
+        elif target is _WAITING and record.unmet == 0:
+            self._change(record, _NEEDS_MET)
+        elif target is _READY and record.decisions:
             self._block(record)
 
     def _block(self, record: TaskRecord) -> None:
@@ -572,7 +597,7 @@ class Scheduler:
         return (
             record is not None
             and record.attempt == attempt
-            and (record.state is State.RUNNING or record.state is State.STOPPING)
+            and (record.state is _RUNNING or record.state is _STOPPING)
         )
 
     def _may_time_out(self, task_id: str, attempt: int) -> bool:
@@ -605,19 +630,18 @@ class Scheduler:
             added.append(self.records[task.id])
         self._reorder(policy.lengthen(added, self.records))
         for record in added:
-            if record.state is not State.WAITING:
+            if record.state is not _WAITING:
                 continue
-            dead = next((n for n in record.task.needs if self._is_dead(n)), None)
+            dead = next((n for n in record.task.needs if self._is_dead(n)), None) if record.unmet else None
             if dead is not None:
                 self._skip(record, dead)
             elif record.decisions:
                 self._block(record)
             elif record.unmet == 0:
-                self._change(record, Trigger.NEEDS_MET)
+                self._change(record, _NEEDS_MET)
 
     def _is_dead(self, task_id: str) -> bool:
-        state = self.records[task_id].state
-        return state.settled and state is not State.SUCCEEDED
+        return self.records[task_id].state in _DEAD
 
     def _skip(self, record: TaskRecord, need: str) -> None:
         message = f"{need} {self.records[need].state}"
@@ -644,7 +668,7 @@ class Scheduler:
         if not self._attempt_is(event.task_id, event.attempt):
             return
         record = self.records[event.task_id]
-        if record.state is State.STOPPING and record.reason not in (Reason.TIMEOUT, Reason.INTERRUPTED):
+        if record.state is _STOPPING and record.reason not in (Reason.TIMEOUT, Reason.INTERRUPTED):
             self._ended_stopping(record, event.commit, event.usage)
             return
         outside = event.out_of_scope

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 from .. import config
 from ..errors import TaskGroupError
-from ..model import Decision, Options, Reason, State, Task
+from ..model import Decision, Reason, State, Task
 from ..runtime import branch
 from ..runtime.run import LiveRun
 from .host import Host, Results, current_host
@@ -90,12 +90,12 @@ class TaskGroup:
             "retries": retries,
             "conflicts": conflicts,
             "checks": checks,
-            "on_progress": on_progress,
         }
-        given.update((name, value) for name, value in said.items() if value is not None)
+        given |= config.check_options({name: value for name, value in said.items() if value is not None})
+        listener = given.pop("on_progress", None)
+        self._listener: Callable[[str, Progress], object] | None = on_progress or listener
+        self._given_options = given
         self._given = list(tasks)
-        self._listener: Callable[[str, Progress], object] | None = given.pop("on_progress", None)
-        self._options = config.api_options(given)
         self._agents = agents
         self._driver = driver
         self._repository = repository
@@ -113,7 +113,7 @@ class TaskGroup:
         async with self._open() as host:
             await host.settle()
             results = host.results()
-        if self._options.fail_fast:
+        if host.options.fail_fast:
             self._raise_for(results)
         await self._land_if_asked(results)
         return results
@@ -149,7 +149,7 @@ class TaskGroup:
             raise RuntimeError("this group was run already; make a new one")
         self._host = Host(
             repository=self._repository,
-            options=self._options,
+            given=self._given_options,
             agents=self._agents,
             driver=self._driver,
             title=self._title,
@@ -355,7 +355,7 @@ async def ask(
     host = current_host.get()
     if host is not None:
         return await host.ask(decision)
-    alone = Host(repository=repository, options=Options(), agents=None, driver=None, title=question)
+    alone = Host(repository=repository, given={}, agents=None, driver=None, title=question)
     async with alone:
         return await alone.ask(decision)
 

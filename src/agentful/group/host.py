@@ -20,7 +20,7 @@ from ..drivers.base import AgentMessage, AgentProgress, Driver, FunctionDriver
 from ..drivers.python import PythonDriver
 from ..errors import AgentError, PlanError
 from ..events import DecisionClosed, DecisionOpened, TaskChanged
-from ..model import Agent, Decision, Options, Reason, State, Task, TaskResult
+from ..model import Agent, Decision, Reason, State, Task, TaskResult
 from ..runtime.git import Repository
 from ..runtime.local import LocalRun
 from ..runtime.run import LiveRun, RunSpec
@@ -150,50 +150,48 @@ class Host:
         self,
         *,
         repository: str | Path | None,
-        options: Options,
+        given: Mapping[str, Any],
         agents: Mapping[str, Player] | None,
         driver: Any,
         title: str,
     ) -> None:
-        self.options = options
         self.handles: dict[str, TaskHandle] = {}
         self.asked: dict[str, asyncio.Future[str]] = {}
         self._numbers = itertools.count(1)
         self._listeners: list[Callable[[Progress], object]] = []
-        self._change: asyncio.Future[None] | None = None
+        self._waiters: set[asyncio.Future[None]] = set()
         self._questions: deque[tuple[Decision, asyncio.Future[str]]] = deque()
         self._driver = driver if driver is not None else default_driver.get()
         self._players = {name: _player(name, player) for name, player in (agents or {}).items()}
         self.repo = None if repository is None else Repository.discover(repository)
+        settings = config.load_settings(None if self.repo is None else self.repo.root, flags=given)
+        self.options = settings.options(retries=0, on_conflict="fail")
         self.agents: dict[str, Agent] = {}
-        settings = None
         if self.repo is not None:
-            settings = config.load_settings(self.repo.root)
-            self.agents = dict(config.load_agents(self.repo.root, settings))
+            self.agents = config.load_agents(self.repo.root, settings)
         for name, player in self._players.items():
             self.agents[name] = player if isinstance(player, Agent) else Agent(name=name, driver="python")
         if self.repo is None:
             self.run: LocalRun | LiveRun = LocalRun(
-                options, agents=self.agents, driver_for=self._driver_for, clock=default_clock.get()
+                self.options, agents=self.agents, driver_for=self._driver_for
             )
-        else:
-            assert settings is not None
-            spec = RunSpec(
-                tasks=(),
-                agents=self.agents,
-                options=options if options.checks else replace(options, checks=settings.checks),
-                setup=settings.setup,
-                check_timeout=settings.check_timeout,
-                title=title,
-            )
-            self.run = LiveRun.create(
-                self.repo,
-                spec,
-                branch=_continued(self.repo),
-                driver_for=self._driver_for,
-                clock=default_clock.get(),
-                workspaces=settings.workspaces,
-            )
+            return
+        spec = RunSpec(
+            tasks=(),
+            agents=self.agents,
+            options=self.options,
+            setup=settings.setup,
+            check_timeout=settings.check_timeout,
+            title=title,
+            base=settings.base,
+        )
+        self.run = LiveRun.create(
+            self.repo,
+            spec,
+            branch=None if settings.base else _continued(self.repo),
+            driver_for=self._driver_for,
+            workspaces=settings.workspace_folder,
+        )
 
     async def __aenter__(self) -> Self:
         await self.run.__aenter__()
@@ -268,12 +266,14 @@ class Host:
             if engine.idle and engine.scheduler.paused:
                 # Somebody told the run to stop: what has not started will not start here.
                 self.run.cancel(reason=Reason.INTERRUPTED)
-            self._change = asyncio.get_running_loop().create_future()
-            idle = asyncio.ensure_future(self.run.wait()) if not engine.idle else None
-            waits = {self._change} if idle is None else {self._change, idle}
+            change: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.add(change)
+            idle = None if engine.idle else asyncio.ensure_future(self.run.wait())
             try:
+                waits = {change} if idle is None else {change, idle}
                 await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             finally:
+                self._waiters.discard(change)
                 if idle is not None:
                     idle.cancel()
         if engine.error is not None:
@@ -304,8 +304,9 @@ class Host:
                 question = self.asked.pop(transition.decision_id, None)
                 if question is not None and not question.done():
                     question.set_result(transition.answer)
-        if self._change is not None and not self._change.done():
-            self._change.set_result(None)
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
     async def ask(self, decision: Decision) -> str:
         answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()

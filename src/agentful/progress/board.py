@@ -328,8 +328,13 @@ class Board:
             redirect_stdout=False,
             redirect_stderr=False,
         )
-        self._guarded(self._live.start)
-        self.draw()
+        try:
+            self._guarded(self._live.start)
+            self.draw()
+        except BaseException:
+            # An interrupt in these lines leaves no terminal without a cursor.
+            self.__exit__(None, None, None)
+            raise
         return self
 
     def draw(self) -> None:

@@ -161,7 +161,7 @@ def _time(view: RunView, wall: float, predicted: float | None) -> list[Line]:
     text += f", one by one about {format_duration(told.one_by_one)}"
     saved = told.one_by_one - wall
     if view.total > 1 and view.done == view.total:
-        if abs(saved) < 0.05 * wall:
+        if abs(saved) < max(0.1, 0.05 * wall):
             text += ": parallel made no difference here"
         elif saved > 0:
             text += f": parallel saved {format_duration(saved)}"

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..events import (
@@ -40,7 +39,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.requested = False
-        self._callbacks: list[Callable[[], object]] = []
+        self._callbacks: tuple[Callable[[], object], ...] = ()
 
     def request(self) -> None:
         if not self.requested:
@@ -53,11 +52,11 @@ class Stop:
         if self.requested:
             callback()
         else:
-            self._callbacks.append(callback)
+            self._callbacks += (callback,)
 
     def forget(self) -> None:
         """Call nobody any more."""
-        self._callbacks.clear()
+        self._callbacks = ()
 
 
 class Performer(Protocol):
@@ -104,7 +103,7 @@ class Engine:
         self.error: BaseException | None = None
         """What ended the loop, if anything has: the journal failed, or a bug of ours."""
         self._watchers: list[Watcher] = []
-        self._events: deque[Event] = deque()
+        self._events: list[Event] = []
         self._acts: dict[tuple[str, bool], tuple[asyncio.Task[None], Stop]] = {}
         self._loop = asyncio.get_running_loop()
         self._turn_due = False
@@ -130,15 +129,18 @@ class Engine:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is under way and only a new event from outside can change that."""
-        return not (self._events or self._turn_due or self._acts) and self.scheduler.next_wakeup is None
+        """Whether nothing is under way, and only a new event from outside can change that.
+
+        The time of the whole run may still run out then.
+        """
+        return not (self._events or self._acts) and self.scheduler.idle
 
     async def wait_idle(self) -> None:
-        """Wait until every task has ended, or what is left waits for a person.
+        """Wait until every task has ended, or what is left waits for a person; or until it is closed.
 
         Raises whatever ended the loop, if something did.
         """
-        while self.error is None and not self.idle:
+        while not self._closed and not self.idle:
             waiter: asyncio.Future[None] = self._loop.create_future()
             self._waiters.append(waiter)
             await waiter
@@ -147,9 +149,7 @@ class Engine:
 
     async def close(self) -> None:
         """End what is under way, and wait until it has ended. Takes no more events."""
-        self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self._end()
         acts = [act for act, _ in self._acts.values()]
         for act in acts:
             act.cancel()
@@ -170,34 +170,34 @@ class Engine:
             # What was decided is not durable, so nothing may be done about it: stop here. A resume goes
             # on from what the journal has.
             self.error = error
-            self._closed = True
+            self._end()
             for _, stop in self._acts.values():
                 stop.request()
-        if self._waiters and (self.error is not None or self.idle):
-            waiters, self._waiters = self._waiters, []
-            for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_result(None)
+        if self._waiters and self.idle:
+            self._wake_waiters()
+
+    def _end(self) -> None:
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._wake_waiters()
+
+    def _wake_waiters(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
     def _decide(self) -> None:
-        handle = self.scheduler.handle
-        transitions: list[Transition] = []
-        commands: list[Command] = []
-        while self._events:
-            step = handle(self._events.popleft())
-            transitions += step.transitions
-            commands += step.commands
-        self._finish(transitions, commands)
+        events, self._events = self._events, []
+        self._carry_out(self.scheduler.handle_all(events))
 
     def _carry_out(self, step: Step) -> None:
-        self._finish(step.transitions, step.commands)
-
-    def _finish(self, transitions: list[Transition], commands: list[Command]) -> None:
-        if transitions:
-            self.journal.append(transitions)
+        if step.transitions:
+            self.journal.append(step.transitions)
             for watcher in self._watchers:
-                watcher(transitions)
-        for command in commands:
+                watcher(step.transitions)
+        for command in step.commands:
             self._act(command)
         self._set_timer()
 
@@ -227,13 +227,18 @@ class Engine:
             return
         key = (command.task_id, kind is StartAttempt or kind is RecoverAttempt)
         stop = Stop()
-        self._acts[key] = (self._loop.create_task(self._perform(command, stop, key)), stop)
+        act = self._loop.create_task(self._perform(command, stop, key), name=command.task_id)
+        self._acts[key] = (act, stop)
 
     async def _perform(self, command: Command, stop: Stop, key: tuple[str, bool]) -> None:
         try:
             event: Event = await self.performer.perform(command, stop)
-        except asyncio.CancelledError:
-            raise
+        except asyncio.CancelledError as error:
+            act = asyncio.current_task()
+            if act is None or act.cancelling():
+                raise  # it ends with the loop
+            # Something inside it was cancelled, and not the act: that is its own failure to answer.
+            event = _lost(command, error, self.clock())
         except Exception as error:  # noqa: BLE001
             event = _lost(command, error, self.clock())
         finally:
@@ -242,7 +247,7 @@ class Engine:
         self.post(event)
 
 
-def _lost(command: Any, error: Exception, at: float) -> Event:
+def _lost(command: Any, error: BaseException, at: float) -> Event:
     message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     if isinstance(command, StartAttempt | RecoverAttempt):
         return AttemptLost(at, command.task_id, command.attempt, message)

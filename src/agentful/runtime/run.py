@@ -28,7 +28,6 @@ from ..events import (
     RecoverAttempt,
     StartAttempt,
     TaskChanged,
-    TasksSubmitted,
 )
 from ..model import Agent, Options, State, Task
 from ..version import __version__
@@ -281,6 +280,7 @@ class LiveRun(Verbs):
         scheduler = Scheduler.restore(transitions, self.info.options)
         for transition in transitions:
             self.view.apply(transition)
+        self.ids.update(dict.fromkeys(self.view.records))
         if self._resumed:
             await loop.run_in_executor(self._pool, self._clear_up)
         context = context_of(
@@ -308,7 +308,7 @@ class LiveRun(Verbs):
             self._take_edits()
             self.engine.recover()
         if self._tasks:
-            self.engine.post(TasksSubmitted(self._clock(), self._tasks))
+            self.submit(self._tasks)
         self._write_state()
         self._look_at_edits()
 

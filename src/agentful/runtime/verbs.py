@@ -35,6 +35,8 @@ class Verbs:
     def __init__(self, clock: Callable[[], float]) -> None:
         self.view = RunView()
         """The run as it is: always up to date."""
+        self.ids: dict[str, None] = {}
+        """The ids of all tasks, also of those that were submitted a moment ago."""
         self._clock = clock
         self._watchers: list[Callable[[Sequence[Transition]], None]] = []
         self._progress: list[Callable[[str, AgentEvent], None]] = []
@@ -57,7 +59,8 @@ class Verbs:
 
     def submit(self, tasks: Sequence[Task]) -> None:
         """Add tasks. Raises :class:`PlanError`, and adds none, where they do not fit the run."""
-        graph.check(tasks, self.view.records)
+        graph.check(tasks, self.ids)
+        self.ids.update((task.id, None) for task in tasks)
         self.engine.post(TasksSubmitted(self._clock(), tuple(graph.order(tasks))))
 
     def cancel(self, task_ids: Sequence[str] | None = None, reason: Reason = Reason.CANCELLED) -> None:

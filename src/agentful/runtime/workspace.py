@@ -527,16 +527,19 @@ def _remove(folder: Path) -> bool:
 
 def _files(root: Path, path: str) -> Iterator[str]:
     """This path, or the paths of all files in this folder, below ``root``; a link counts as a file."""
-    mode = (root / path).lstat().st_mode
-    if stat.S_ISDIR(mode):
-        for child in sorted((root / path).iterdir()):
-            yield from _files(root, f"{path}/{child.name}")
-    elif stat.S_ISREG(mode) or stat.S_ISLNK(mode):
+    full = root / path
+    if full.is_symlink() or full.is_file():
         yield path
+    elif full.is_dir():
+        for child in sorted(full.iterdir()):
+            yield from _files(root, f"{path}/{child.name}")
 
 
 def _bring_in(source: Path, tree: Path, path: str) -> bool:
-    """Copy a file or a link to its place in a workspace, unless something is there already."""
+    """Copy a file or a link to its place in a workspace, unless something is there already.
+
+    Says whether it did. One that went away meanwhile, as a build's files do, is none to be copied.
+    """
     folder = tree
     for part in Path(path).parent.parts:
         folder /= part
@@ -547,10 +550,13 @@ def _bring_in(source: Path, tree: Path, path: str) -> bool:
     target = tree / path
     if os.path.lexists(target):
         return False
-    if source.is_symlink():
-        target.symlink_to(source.readlink())
-    else:
-        _copy_file(source, target)
+    try:
+        if source.is_symlink():
+            target.symlink_to(source.readlink())
+        else:
+            _copy_file(source, target)
+    except FileNotFoundError:
+        return False
     return True
 
 
