@@ -183,10 +183,11 @@ class Walk:
 
     def crash(self, rng: Random) -> None:
         """At any moment; also between moving the branch and hearing of it."""
-        landing = self.play.landing
-        if rng.random() < 0.5 and isinstance(landing, AdvanceBranch) and landing.onto == self.tip:
-            self.move(landing)
-            self.uncertain.add(landing.task_id)
+        act = self.play.landing
+        if isinstance(act, AdvanceBranch) and act.onto == self.tip and rng.random() < 0.5:
+            if act.task_id not in self.uncertain:
+                self.move(act)
+            self.uncertain.add(act.task_id)
         before = {r.id for r in self.play.scheduler.in_state(State.SUCCEEDED)}
         step = self.play.crash(some_options(rng))
         assert before == {r.id for r in self.play.scheduler.in_state(State.SUCCEEDED)}

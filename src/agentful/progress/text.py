@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 import unicodedata
-
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len, set_cell_size
