@@ -296,8 +296,8 @@ def test_ids_that_nothing_could_show_are_refused(name: str, message: str) -> Non
         ("tasks: {}\n", "plan.yaml:1: tasks: there is no task in it"),
         ("tasks: []\n", "plan.yaml:1: tasks: there is no task in it"),
         ("tasks: x\n", "plan.yaml:1: tasks: a mapping of tasks, or a list, is wanted here, not a text"),
-        ("tasks:\n  a: ls\n", "plan.yaml:2: a: a task is wanted here, not a text"),
-        ("tasks:\n  a:\n", "plan.yaml:2: a: a task is wanted here, not nothing"),
+        ("tasks:\n  a: ls\n", "plan.yaml:2: a: a mapping of keys to values is wanted here, not a text"),
+        ("tasks:\n  a:\n", "plan.yaml:2: a: a mapping of keys to values is wanted here, not nothing"),
         ("tsaks: {a: {run: x}}", "plan.yaml:1: unknown key 'tsaks' in the plan; did you mean 'tasks'?"),
         (
             "tasks:\n  a:\n    run: x\n    need: b\n",

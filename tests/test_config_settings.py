@@ -176,7 +176,7 @@ def test_options_have_what_was_said() -> None:
         ("timeout = 07:32:00\n", ".agentful/config.toml:1: timeout: a length of time is wanted here, not a time"),
         ("mode = \n", ".agentful/config.toml:1: not valid TOML: invalid value"),
         ("agents = 3\n", ".agentful/config.toml:1: agents: a mapping is wanted here, not a number"),
-        ("[agents]\na = 1\n", ".agentful/config.toml:2: a: the agent 'a' is wanted here, not a number"),
+        ("[agents]\na = 1\n", ".agentful/config.toml:2: a: a mapping of keys to values is wanted here, not a number"),
         (
             "[agents.a]\n\ncmd = 1\n",
             ".agentful/config.toml:3: unknown key 'cmd' in the agent 'a'; did you mean 'command'?",

@@ -19,7 +19,7 @@ from ..runtime.process import Supervisor
 from ..runtime.run import journal_of
 from ..runtime.workspace import Workspaces
 from .exits import Exit
-from .init import find_check
+from .init import detected_in
 from .shared import here_without_journal, show
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def _plan(repo: Repository, settings: Settings, agents: dict[str, Agent]) -> Ite
         yield Finding(
             "note",
             "there are no checks, so what lands is merged but not tested",
-            f"agentful config set checks {as_word(find_check(repo.root) or 'make test')}",
+            f"agentful config set checks {as_word(next(iter(detected_in(repo).checks), 'make test'))}",
         )
 
 

@@ -73,7 +73,10 @@ def _overlap(a: str, b: str) -> str:
     if a == b:
         return f"both write {one_line(a)}"
     example = common_path(a, b)
-    return f"{one_line(a)} and {one_line(b)} overlap" + (f", as in {one_line(example)}" if example else "")
+    text = f"{one_line(a)} and {one_line(b)} overlap" + (f", as in {one_line(example)}" if example else "")
+    bare = next((glob for glob in (a, b) if "/" not in glob and not set(glob) & set("*?[")), None)
+    # A name is met at any depth, as in .gitignore, which is seldom what was meant.
+    return f"{text} (to mean only the one at the top: /{one_line(bare)})" if bare else text
 
 
 def apart(tasks: Sequence[Task], options: Options) -> list[Apart]:

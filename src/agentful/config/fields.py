@@ -63,7 +63,8 @@ class Field(Struct, frozen=True):
 def pick(value: Value, fields: Sequence[Field], what: str) -> tuple[dict[str, Value], dict[str, Value]]:
     """The values of a mapping by the names of their fields, and those with keys that no field has.
 
-    A key with nothing after it counts as left out. Fails for a field that is given in two spellings.
+    A key with nothing after it counts as left out. Fails for a field that is given in two spellings, and
+    for what is no mapping; ``what`` says what was wanted.
     """
     names = {spelling: field.name for field in fields for spelling in (field.name, *field.aliases)}
     found: dict[str, Value] = {}
@@ -80,8 +81,11 @@ def pick(value: Value, fields: Sequence[Field], what: str) -> tuple[dict[str, Va
 
 
 def read(value: Value, fields: Sequence[Field], what: str) -> dict[str, Any]:
-    """The checked values of a mapping by the names of their fields; fails for an unknown key."""
-    found, unknown = pick(value, fields, what)
+    """The checked values of a mapping by the names of their fields; fails for an unknown key.
+
+    ``what`` is what the mapping is, as a message names it.
+    """
+    found, unknown = pick(value, fields, "a mapping of keys to values")
     refuse_unknown(unknown, fields, what)
     return check(found, fields)
 
