@@ -16,6 +16,11 @@ HEAVY = {"asyncio", "msgspec", "psutil", "rich", "sqlite3", "yaml", "platformdir
 NAMES = [name for section in COMMANDS.values() for name in section]
 
 
+def plain_environment() -> dict[str, str]:
+    """Without what has coverage measured in other processes, which loads much."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+
+
 @pytest.mark.parametrize("args", [["--version"], ["--help"], ["no-such-command"]])
 def test_nothing_heavy_is_loaded(args: list[str]) -> None:
     script = (
@@ -25,7 +30,8 @@ def test_nothing_heavy_is_loaded(args: list[str]) -> None:
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
         "print('LOADED', *sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", script, *args], capture_output=True, text=True, check=True)
+    argv = [sys.executable, "-c", script, *args]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, env=plain_environment())
     loaded = set(done.stdout.rpartition("LOADED")[2].split())
     assert "click" in loaded
     assert not HEAVY & {name.partition(".")[0] for name in loaded}
@@ -39,7 +45,11 @@ def test_completion_loads_nothing_heavy_either() -> None:
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
         "print('LOADED', *sys.modules)"
     )
-    env = os.environ | {"_AGENTFUL_COMPLETE": "bash_complete", "COMP_WORDS": "agentful re", "COMP_CWORD": "1"}
+    env = plain_environment() | {
+        "_AGENTFUL_COMPLETE": "bash_complete",
+        "COMP_WORDS": "agentful re",
+        "COMP_CWORD": "1",
+    }
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=env)
     before, _, modules = done.stdout.rpartition("LOADED")
     assert before.split() == ["plain,resume", "plain,retry", "plain,recover"]

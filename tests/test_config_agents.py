@@ -55,7 +55,7 @@ def test_a_file_as_the_client_knows_it() -> None:
 
         You implement services.
         ---
-        A line of dashes in the text ends nothing.
+        Dashes in the text end nothing.
         """
     )
     assert agent == Agent(
@@ -63,7 +63,7 @@ def test_a_file_as_the_client_knows_it() -> None:
         description="Implements backend services",
         tools=("Read", "Write", "Bash(git log, git diff:*)", "mcp__db"),
         model="sonnet",
-        instructions="# Backend Agent\n\nYou implement services.\n---\nA line of dashes in the text ends nothing.",
+        instructions="# Backend Agent\n\nYou implement services.\n---\nDashes in the text end nothing.",
         source=".claude/agents/backend.md",
         extra={"permissionMode": "acceptEdits", "hooks": {"Stop": [{"command": "x"}]}, "color": "blue"},
     )
@@ -129,7 +129,10 @@ def test_a_description_may_have_what_yaml_would_not_take() -> None:
         ("---\n- x\n---\n", "backend.md:2: a mapping of keys to values is wanted here, not a list"),
         ("---\nmodel: x\nname: ''\n---\n", "backend.md:3: name: the name is empty"),
         ("---\nmodel: x\ntimeout: soon\n---\n", "backend.md:3: timeout: 'soon' is not a length of time"),
-        ("---\nprompt_by: mail\n---\n", "backend.md:2: prompt_by: 'mail' cannot be used here; known values: argv"),
+        (
+            "---\nprompt_by: mail\n---\n",
+            "backend.md:2: prompt_by: 'mail' cannot be used here; known values: argv",
+        ),
         ("---\nwrites: ../x\n---\n", "backend.md:2: writes: the glob '../x' cannot be used"),
         ("---\nenv: [A]\n---\n", "backend.md:2: env: a mapping of variables to texts is wanted here"),
         ("---\nenv: {'A=B': x}\n---\n", "'A=B' cannot be the name of an environment variable"),
@@ -173,7 +176,8 @@ def test_one_name_in_two_files_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as info:
         load_agents(tmp_path)
     assert str(info.value) == (
-        ".claude/agents/b/same.md: the agent 'same' stands in .claude/agents/a.md already; name one differently"
+        ".claude/agents/b/same.md: the agent 'same' stands in .claude/agents/a.md already; "
+        "name one differently"
     )
 
 
@@ -216,7 +220,9 @@ def test_tables_are_laid_over_files(tmp_path: Path) -> None:
 
 
 def test_one_default_points_all_files_at_one_program(tmp_path: Path) -> None:
-    write(tmp_path, {"a.md": "You.", "b.md": "---\ntimeout: 1m\n---\nYou.", "c.md": "---\ncommand: mine\n---\n"})
+    write(
+        tmp_path, {"a.md": "You.", "b.md": "---\ntimeout: 1m\n---\nYou.", "c.md": "---\ncommand: mine\n---\n"}
+    )
     defaults = {"command": ("sh", "-c"), "prompt_by": "stdin", "timeout": 60.0, "source": "config.toml:1"}
     agents = load_agents(tmp_path, Settings(agent_defaults=defaults))
     assert agents["a"].command == agents["b"].command == ("sh", "-c")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import tomllib
 from datetime import timedelta
-from textwrap import dedent
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -57,7 +55,7 @@ def test_a_new_file_is_made(tmp_path: Path) -> None:
     assert set_setting(tmp_path, "max-concurrent", "4") == 4
     assert config_of(tmp_path).read_text() == 'mode = "parallel"\nmax_concurrency = 4\n'
     assert load_settings(tmp_path, env={}).slots == 4
-    assert os.listdir(config_of(tmp_path).parent) == ["config.toml"]
+    assert list(config_of(tmp_path).parent.iterdir()) == [config_of(tmp_path)]
 
 
 @pytest.mark.parametrize(
@@ -155,7 +153,12 @@ _names = st.text(max_size=5)
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.dictionaries(_names, _values, max_size=3), st.dictionaries(_names, _values, max_size=3), _names, _values)
+@given(
+    st.dictionaries(_names, _values, max_size=3),
+    st.dictionaries(_names, _values, max_size=3),
+    _names,
+    _values,
+)
 def test_one_value_changes_and_no_other(
     top: dict[str, Any], inner: dict[str, Any], key: str, value: Any
 ) -> None:

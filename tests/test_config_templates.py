@@ -53,7 +53,12 @@ def test_what_is_guessed(
 
 
 def test_agents_are_seen() -> None:
-    files = [".claude/agents/backend.md", ".claude/agents/x/tester.md", ".claude/agents/note.txt", "agents/a.md"]
+    files = [
+        ".claude/agents/backend.md",
+        ".claude/agents/x/tester.md",
+        ".claude/agents/note.txt",
+        "agents/a.md",
+    ]
     assert detect(files).agents == ("backend", "tester")
 
 
@@ -82,9 +87,9 @@ def test_what_is_written_is_valid_and_runs_as_it_is(tmp_path: Path, detected: De
     assert resolve(plan, settings, {})[1] == {}
 
 
-def _uncommented(text: str, prefix: str = "# ") -> str:
+def _uncommented(text: str) -> str:
     """The template as somebody has it who takes away the comment signs before what is no prose."""
-    lines = [line[len(prefix) :] if line.startswith(prefix) else line for line in text.splitlines()]
+    lines = [line.removeprefix("# ") for line in text.splitlines()]
     return "\n".join(line for line in lines if line.startswith(("[", " ")) or " = " in line or not line)
 
 

@@ -46,7 +46,13 @@ IGNORED = ("__pycache__/", ".coverage", ".mypy_cache/", ".pytest_cache/", ".ruff
 """What the tools leave behind. The repository of the project ignores it; the distribution leaves that out."""
 
 UNREACHABLE = 69
-_NO_CONNECTION = ("connection broken", "Could not fetch URL", "Failed to establish", "Name or service", "timed out")
+_NO_CONNECTION = (
+    "connection broken",
+    "Could not fetch URL",
+    "Failed to establish",
+    "Name or service",
+    "timed out",
+)
 
 
 class Trouble(Exception):  # noqa: N818
@@ -124,9 +130,13 @@ def make_repository(folder: Path, bin_: Path) -> Path:
 def check_suite(project: Path, bin_: Path) -> float:
     """Run the suite as the plan's checks do; the seconds that it took."""
     began = time.monotonic()
-    done = run(*(str(bin_ / "python"), "-m", "pytest", "-q", "--doctest-modules", PROJECT, "tests"), cwd=project)
+    done = run(
+        *(str(bin_ / "python"), "-m", "pytest", "-q", "--doctest-modules", PROJECT, "tests"), cwd=project
+    )
     if done.returncode != 0:
-        raise Trouble(f"the suite of {PROJECT} {VERSION} does not pass on this machine:\n{done.stdout[-3000:]}")
+        raise Trouble(
+            f"the suite of {PROJECT} {VERSION} does not pass on this machine:\n{done.stdout[-3000:]}"
+        )
     return time.monotonic() - began
 
 
@@ -146,7 +156,9 @@ def pip(bin_: Path, *arguments: str) -> None:
 
 def run(*command: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run a program to its end; what it printed is in ``stdout``. git has to succeed."""
-    done = subprocess.run(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
     if done.returncode != 0 and command[0] == "git":
         raise Trouble(f"{shlex.join(command)} failed:\n{done.stdout}")
     return done

@@ -151,8 +151,5 @@ class InvalidTransition(AgentfulError):
 class TaskGroupError(ExceptionGroup[TaskError]):
     """Some tasks of a group did not succeed. Use it with ``except*``, as any exception group."""
 
-    def __new__(cls, message: str, exceptions: Sequence[TaskError]) -> TaskGroupError:
-        return super().__new__(cls, message, list(exceptions))
-
     def derive(self, excs: Sequence[Any], /) -> TaskGroupError:  # type: ignore[override]
         return TaskGroupError(self.message, excs)

@@ -402,7 +402,8 @@ class TaskResult(Struct, frozen=True, kw_only=True):
                 return errors.TaskTimeout(f"{label} ran out of time{said}", task_id=self.id, result=self)
             case State.FAILED, _:
                 return errors.TaskFailed(f"{label} failed{said}", task_id=self.id, result=self)
-        return None
+            case _:
+                return None
 
 
 def format_duration(seconds: float) -> str:

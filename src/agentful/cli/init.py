@@ -63,13 +63,13 @@ def _text(path: Path) -> str | None:
 
 
 def _write(path: Path, name: str, text: str) -> None:
+    if os.path.lexists(path):
+        click.echo(f"kept  {name}")
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
-    except FileExistsError:
-        click.echo(f"kept  {name}")
     except OSError as error:
         raise ConfigError(f"it cannot be written: {error.strerror}", where=str(path)) from None
-    else:
-        click.echo(f"wrote {name}")
+    click.echo(f"wrote {name}")

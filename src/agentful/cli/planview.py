@@ -80,7 +80,7 @@ def plan_lines(
     total = format_duration(line.sequential)
     lines.append([(clip(f"one by one {total} · critical path {path}", width), "")])
     for a, b, why in pairs[:_MOST_APART]:
-        lines.append([(clip(f"never at once: {one_line(a.id)} and {one_line(b.id)}, {why}", width), "")])
+        lines.append([(f"never at once: {one_line(a.id)} and {one_line(b.id)}, {why}", "")])
     if len(pairs) > _MOST_APART:
         lines.append([(f"never at once: {_plural(len(pairs) - _MOST_APART, 'more pair')}", "")])
     lines += [[("warning: ", "yellow"), (one_line(warning), "")] for warning in warnings]

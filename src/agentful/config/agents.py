@@ -8,6 +8,7 @@ is an :class:`~agentful.model.Agent`.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -144,7 +145,8 @@ def load_agents(root: Path, settings: Settings | None = None) -> dict[str, Agent
     for path in sorted((root / AGENT_FOLDER).rglob("*.md")):
         if not is_plain_file(path):
             continue
-        shown = path.relative_to(root).as_posix()
+        # A file's name may be bytes that are no text, which nothing could show.
+        shown = os.fsencode(path.relative_to(root)).decode("utf-8", "replace")
         text = read_text(path, name=shown, limit=MAX_CONFIG, what="an agent file", error=ConfigError)
         name, definition = parse_agent(text, shown)
         if name in definitions:

@@ -216,7 +216,7 @@ class Word(Struct, frozen=True):
         return Text().read(value)
 
     def schema(self) -> Schema:
-        return {"anyOf": [{"enum": list(self.words)}, {"type": "string", "pattern": r"\S"}]}
+        return {"anyOf": [{"enum": list(self.words)}, Text().schema()]}
 
 
 class Slots(Struct, frozen=True):
@@ -368,12 +368,9 @@ class Program(Struct, frozen=True):
         return text
 
     def schema(self) -> Schema:
-        return {
-            "anyOf": [
-                Text().schema(),
-                {"type": "array", "minItems": 1, "items": {"type": ["string", "number", "boolean"]}},
-            ]
-        }
+        rest = {"type": ["string", "number", "boolean"]}
+        argv = {"type": "array", "minItems": 1, "items": [Text().schema()], "additionalItems": rest}
+        return {"anyOf": [Text().schema(), argv]}
 
 
 class Tools(Struct, frozen=True):
@@ -390,7 +387,8 @@ class Tools(Struct, frozen=True):
         return tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
 
     def schema(self) -> Schema:
-        return {"anyOf": [{"type": "string"}, {"type": "array", "items": Text().schema()}]}
+        one = {"type": ["string", "number", "boolean"]}
+        return {"anyOf": [one, {"type": "array", "items": Text().schema()}]}
 
 
 class Variables(Struct, frozen=True):
@@ -426,7 +424,7 @@ class Folder(Struct, frozen=True):
             value.fail(f"{value.shown}: there is no such user's folder")
 
     def schema(self) -> Schema:
-        return {"type": "string", "pattern": r"\S"}
+        return Text().schema()
 
 
 class Anything(Struct, frozen=True):

@@ -271,8 +271,9 @@ def resolve(
     tasks: list[Task] = []
     for task in plan.tasks:
         if task.run is None:
-            check_agent(task.agent, agents, where=plan.where(task.id))
-            used[task.agent] = agents[task.agent]
+            if task.agent not in used:
+                check_agent(task.agent, agents, where=plan.where(task.id))
+                used[task.agent] = agents[task.agent]
         elif task.retries is None and settings.retries is None:
             # A command that failed fails again, as a rule; an agent learns from what went wrong.
             task = replace(task, retries=0)  # noqa: PLW2901

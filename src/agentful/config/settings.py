@@ -16,7 +16,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ..errors import ConfigError, PlanError
-from ..model import Options, format_duration
+from ..model import Options
 from ..runtime import capacity
 from .agents import Definition, lay_over, read_definition
 from .fields import (
@@ -31,12 +31,12 @@ from .fields import (
     Texts,
     Whole,
     check,
+    check_name,
     pick,
     read,
     refuse_unknown,
 )
 from .source import MAX_CONFIG, Source, Value, from_text, is_plain_file, parse_toml, read_text
-from .tomltext import toml_key, toml_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -221,29 +221,6 @@ def load_settings(
     return replace(settings, workspaces=str(root / settings.workspaces))
 
 
-def describe(settings: Settings) -> list[tuple[str, str, str]]:
-    """Each setting as its key, its value as TOML has it, and where that stands (``default`` for nowhere).
-
-    Settings that nobody made and that have no default have ``""`` for their value.
-    """
-    found: list[tuple[str, str, str]] = []
-    for field in SETTING_FIELDS:
-        value = getattr(settings, field.name)
-        if isinstance(field.kind, Duration) and value is not None:
-            value = format_duration(value)
-        text = "" if value is None else toml_text(value)
-        found.append((field.name, text, settings.origins.get(field.name, "default")))
-    tables = {f"agents.{toml_key(name)}": definition for name, definition in settings.agents.items()}
-    for table, definition in {"agent_defaults": settings.agent_defaults, **tables}.items():
-        source = definition.get("source", "default")
-        found += [
-            (f"{table}.{key}", toml_text(value), source)
-            for key, value in definition.items()
-            if key != "source"
-        ]
-    return found
-
-
 def user_config() -> Path:
     """The user's own configuration file, whether it is there or not."""
     return platformdirs.user_config_path("agentful") / "config.toml"
@@ -278,7 +255,7 @@ def layer(value: Value, fields: tuple[Field, ...]) -> Layer:
     values = check(found, fields)
     if "agents" in found:
         values["agents"] = {
-            name: read_definition(item, f"the agent {name!r}")
+            check_name(item, name): read_definition(item, f"the agent {name!r}")
             for name, item in found["agents"].entries("a mapping of agents")
         }
     if "agent_defaults" in found:
