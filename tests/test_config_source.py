@@ -248,6 +248,11 @@ def test_toml_has_the_line_of_every_key() -> None:
     assert ("tasks", "fake") not in found.lines
 
 
+def test_toml_keys_in_quotes() -> None:
+    text = """'a.b' = 1\n"c.d" = 2\n"e\\U0001F600" = 3\n"f\\"" = 4\n"""
+    assert positions.toml(text).lines == {("a.b",): 1, ("c.d",): 2, ("e😀",): 3, ('f"',): 4}
+
+
 def _places(data: Any, place: tuple[str | int, ...] = ()) -> set[tuple[str | int, ...]]:
     found = {place} if place else set()
     if isinstance(data, dict):

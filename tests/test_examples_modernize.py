@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gitutil import git, no_user_configuration
+from gitutil import git
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,14 +36,6 @@ def agentful(*arguments: str, cwd: Path) -> str:
 @pytest.fixture
 def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder that prepare.py makes."""
-    for name in ("XDG_CACHE_HOME", "PIP_CACHE_DIR"):  # where pip keeps what it downloads, if it is known
-        cache = os.environ.get(name)
-        if cache is not None:
-            monkeypatch.setenv("PIP_CACHE_DIR", cache if name.startswith("PIP") else f"{cache}/pip")
-    configuration = Path("~/.config/pip/pip.conf").expanduser()
-    if configuration.is_file():
-        monkeypatch.setenv("PIP_CONFIG_FILE", str(configuration))
-    no_user_configuration(monkeypatch, tmp_path / "home")
     monkeypatch.setenv("AGENTFUL_WORKSPACES", str(tmp_path / "workspaces"))
     folder = tmp_path / "a folder"
     done = call(sys.executable, str(EXAMPLE / "prepare.py"), str(folder), cwd=tmp_path)

@@ -44,7 +44,7 @@ def together(simulation: Simulation, one: str, other: str) -> bool:
     return a.start < b.finish and b.start < a.finish
 
 
-# --- time ---------------------------------------------------------------------------------------------
+# --- time -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", [None, *range(10)])
@@ -133,7 +133,7 @@ def test_a_run_without_surprises_goes_as_predicted(
     ]
 
 
-# --- bounds -------------------------------------------------------------------------------------------------
+# --- bounds ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -181,7 +181,7 @@ def test_the_time_of_the_whole_run_cuts_a_landing_short() -> None:
     assert (simulation["a"].state, simulation.makespan) == (State.CANCELLED, 50)
 
 
-# --- trouble --------------------------------------------------------------------------------------------------
+# --- trouble --------------------------------------------------------------------------------------
 
 
 def test_failures_are_retried_after_a_while_and_then_final() -> None:
@@ -238,7 +238,7 @@ def test_what_is_no_plan_is_refused(tasks: list[Task]) -> None:
         simulate(tasks)
 
 
-# --- scripted -------------------------------------------------------------------------------------------------
+# --- scripted -------------------------------------------------------------------------------------
 
 
 def test_scripts_may_play_the_attempts() -> None:
@@ -275,7 +275,7 @@ def test_a_script_that_hangs_is_stopped_by_a_timeout_or_is_a_deadlock() -> None:
         simulate([task("a")], driver=driver)
 
 
-# --- what is given back ---------------------------------------------------------------------------------------
+# --- what is given back ---------------------------------------------------------------------------
 
 
 def test_its_transitions_are_a_journal() -> None:

@@ -114,7 +114,7 @@ def test_a_timer_that_is_cancelled_moves_no_clock() -> None:
     assert run_virtual(main()) == 1.0
 
 
-# --- order ------------------------------------------------------------------------------------------
+# --- order ----------------------------------------------------------------------------------------
 
 
 async def _race() -> str:
@@ -134,19 +134,27 @@ def test_a_seed_draws_the_order_and_draws_the_same_one_again() -> None:
     assert drawn == [run_virtual(_race(), seed=seed) for seed in range(20)]
 
 
-def test_seeds_try_both_ends_of_a_race_between_a_timeout_and_what_it_is_for() -> None:
+def test_a_seed_shuffles_timers_of_one_instant_with_what_is_ready_then() -> None:
     async def main() -> str:
-        try:
-            async with asyncio.timeout(10):
-                await asyncio.sleep(10)
-        except TimeoutError:
-            return "late"
-        return "in time"
+        loop, log = asyncio.get_running_loop(), list[str]()
 
-    assert {run_virtual(main(), seed=seed) for seed in range(30)} == {"late", "in time"}
+        def b_and_then_c() -> None:
+            log.append("b")
+            loop.call_soon(log.append, "c")
+
+        loop.call_later(10, log.append, "a")
+        loop.call_later(10, b_and_then_c)
+        loop.call_later(10, log.append, "d")
+        await asyncio.sleep(11)
+        return "".join(log)
+
+    assert run_virtual(main()) == "abdc"
+    assert {run_virtual(main(), seed=seed) for seed in range(50)} == {
+        "abdc", "adbc", "badc", "bdac", "dabc", "dbac"
+    }  # fmt: skip
 
 
-# --- blocking work ------------------------------------------------------------------------------------
+# --- blocking work --------------------------------------------------------------------------------
 
 
 def test_blocking_work_is_done_here_and_takes_no_time() -> None:
@@ -193,14 +201,14 @@ def test_an_interrupt_in_blocking_work_ends_everything() -> None:
         run_virtual(asyncio.to_thread(interrupt))
 
 
-# --- real files -------------------------------------------------------------------------------------
+# --- real files -----------------------------------------------------------------------------------
 
 
 def test_a_socket_that_is_ready_is_read_before_time_passes() -> None:
     async def main() -> tuple[bytes, float]:
         here, there = socket.socketpair()
         with here, there:
-            here.setblocking(False)  # noqa: FBT003
+            here.setblocking(False)
             there.send(b"now")
             return await asyncio.get_running_loop().sock_recv(here, 10), now()
 
@@ -211,7 +219,7 @@ def test_time_leaps_over_a_socket_that_is_not_ready() -> None:
     async def main() -> float:
         here, there = socket.socketpair()
         with here, there, contextlib.suppress(TimeoutError):
-            here.setblocking(False)  # noqa: FBT003
+            here.setblocking(False)
             async with asyncio.timeout(1000):
                 await asyncio.get_running_loop().sock_recv(here, 10)
         return now()
@@ -234,7 +242,7 @@ def test_a_process_is_refused(start: Callable[[], Awaitable[Any]]) -> None:
         run_virtual(main())
 
 
-# --- no way on ----------------------------------------------------------------------------------------
+# --- no way on ------------------------------------------------------------------------------------
 
 
 def test_a_deadlock_names_who_waits_and_where() -> None:
@@ -295,7 +303,7 @@ def test_time_that_stands_still_is_noticed(monkeypatch: pytest.MonkeyPatch) -> N
 
     async def spins(seconds: float) -> None:
         deadline = now() + 1
-        while now() < deadline:
+        while now() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(seconds)
 
     for seconds in (0.0, 1e-20, 1e-12):
@@ -313,7 +321,7 @@ def test_many_turns_at_one_instant_are_fine() -> None:
     assert run_virtual(main()) == 0.0
 
 
-# --- the end --------------------------------------------------------------------------------------------
+# --- the end --------------------------------------------------------------------------------------
 
 
 def test_what_nobody_could_catch_is_raised_at_the_end() -> None:

@@ -55,7 +55,7 @@ _NO_CONNECTION = (
 )
 
 
-class Trouble(Exception):  # noqa: N818
+class Trouble(Exception):
     """It cannot be prepared; ``code`` is what to exit with."""
 
     def __init__(self, message: str, code: int = 1) -> None:

@@ -7,6 +7,8 @@ import sys
 
 def main() -> None:
     """Run the command line, and exit with its code."""
+    if sys.platform == "win32":
+        sys.exit("agentful runs on Linux and macOS; on Windows, run it in WSL")
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:

@@ -142,7 +142,8 @@ class CancelRequested(Event, frozen=True):
 
 
 class RetryRequested(Event, frozen=True):
-    """Run these settled tasks again, with fresh attempts; and what was skipped because of them."""
+    """Run these settled tasks again, with fresh attempts; and what was skipped because of them. For one
+    that waits for a person after a failure, this is the answer."""
 
     task_ids: tuple[str, ...]
 

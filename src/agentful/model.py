@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from msgspec import Struct
 from msgspec.structs import force_setattr
@@ -23,6 +23,7 @@ __all__ = [
     "Answer",
     "Decision",
     "Failure",
+    "Named",
     "Need",
     "Options",
     "Reason",
@@ -31,6 +32,7 @@ __all__ = [
     "TaskResult",
     "Usage",
     "format_duration",
+    "ids_of",
 ]
 
 
@@ -143,11 +145,19 @@ def _seconds(value: float | timedelta | None) -> float | None:
     return None if value is None else float(value)
 
 
-def _ids(value: Iterable[Any]) -> tuple[str, ...]:
-    """Ids from ids or from whatever has one, as a task handle does."""
-    if isinstance(value, str):
-        return (value,)
-    return tuple(item if isinstance(item, str) else str(item.id) for item in value)
+class Named(Protocol):
+    """What has an id: a task, its handle, its result."""
+
+    @property
+    def id(self) -> str: ...
+
+
+def ids_of(value: str | Named | Iterable[str | Named]) -> tuple[str, ...]:
+    """Ids from ids or from whatever has one, as a task handle does: one of them, or several."""
+    given: Any = value
+    if isinstance(given, str) or hasattr(given, "id"):
+        given = (given,)
+    return tuple(item if isinstance(item, str) else str(item.id) for item in given)
 
 
 def _strings(value: Iterable[str]) -> tuple[str, ...]:
@@ -196,9 +206,31 @@ class Task(_Wish, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     speculative: bool = False
     """It may start before what it needs has landed."""
 
+    if TYPE_CHECKING:
+        # The fields take more than what they then are, which only a signature can say.
+        def __init__(
+            self,
+            agent: str = "",
+            prompt: str = "",
+            *,
+            id: str = "",  # noqa: A002
+            needs: str | Named | Iterable[str | Named] = (),
+            writes: Iterable[str] | None = None,
+            resources: Iterable[str] = (),
+            run: str | None = None,
+            timeout: float | timedelta | None = None,
+            retries: int | None = None,
+            priority: int = 0,
+            estimate: float | timedelta | None = None,
+            checks: Iterable[str] | None = None,
+            reads_only: bool = False,
+            affinity: str | None = None,
+            speculative: bool = False,
+        ) -> None: ...
+
     def __post_init__(self) -> None:
         if type(self.needs) is not tuple or self.needs:
-            force_setattr(self, "needs", _ids(self.needs))
+            force_setattr(self, "needs", ids_of(self.needs))
         if self.writes is not None:
             force_setattr(self, "writes", _strings(self.writes))
         if type(self.resources) is not tuple or self.resources:

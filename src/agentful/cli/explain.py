@@ -13,7 +13,7 @@ from ..progress import agent_of, as_word, one_line, printable
 from ..progress.board import LOOKS, reason_text
 from .exits import Fault
 from .forecast import why_apart
-from .shared import find_task, here, run_option, show
+from .shared import find_task, here, run_option, show, task_argument
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,7 +51,7 @@ _WORDS: dict[Trigger, str] = {
 
 
 @click.command()
-@click.argument("task")
+@task_argument
 @run_option
 def explain(task: str, run_name: str | None) -> None:
     """Say why TASK waits, runs, ran again, failed, or is kept apart from another.

@@ -13,7 +13,7 @@ import click
 from ..progress import as_word, clip, one_line
 from ..runtime import branch
 from .exits import Exit, Fault, nearest
-from .shared import here, say, short, show, width
+from .shared import here, run_argument, say, short, show, width
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +31,7 @@ _MOST_ROWS = 40
 
 
 @click.command()
-@click.argument("run", required=False)
+@run_argument
 @click.option("--into", metavar="BRANCH", help="Your branch; the one that is checked out, if left out.")
 def land(run: str | None, into: str | None) -> None:
     """Bring what a run has landed on its own branch into yours: the latest run, or RUN.

@@ -14,7 +14,7 @@ from ..model import State
 from ..progress import one_line, printable
 from ..runtime.workspace import Workspaces, slug
 from .exits import Exit, Fault
-from .shared import coloured, find_task, here, run_option, say, show
+from .shared import coloured, find_task, here, run_option, say, show, task_argument
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +26,7 @@ _AT_WORK = (State.RUNNING, State.STOPPING, State.LANDING)
 
 
 @click.command()
-@click.argument("task")
+@task_argument
 @run_option
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is printed, until the task has ended.")
 @click.option("--attempt", type=click.IntRange(1), help="Which attempt; the latest, if left out.")
@@ -88,21 +88,24 @@ class _Tail:
         try:
             with path.open("rb") as file:
                 file.seek(self._read_to.get(path, 0))
-                data = file.read()
-        except OSError:
+                self.found = True
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        break  # half a line: it is read again when the rest of it is there
+                    self._read_to[path] = self._read_to.get(path, 0) + len(line)
+                    self._show(line)
+        except FileNotFoundError:
             return
-        self.found = True
-        # What comes after the last line break is half a line, for the next time.
-        *lines, half = data.split(b"\n")
-        self._read_to[path] = self._read_to.get(path, 0) + len(data) - len(half)
-        for line in lines:
-            if self._raw:
-                click.echo(line.decode(errors="replace"))
-                continue
-            try:
-                self._print(msgspec.json.decode(line, type=dict[str, Any]))
-            except msgspec.DecodeError:
-                continue
+
+    def _show(self, line: bytes) -> None:
+        if self._raw:
+            click.echo(line.decode(errors="replace"), nl=False)
+            return
+        try:
+            entry = msgspec.json.decode(line, type=dict[str, Any])
+        except msgspec.DecodeError:
+            return
+        self._print(entry)
 
     def _print(self, entry: dict[str, Any]) -> None:
         if entry.get("type") == "attempt":
@@ -116,7 +119,7 @@ class _Tail:
 
 
 @click.command()
-@click.argument("task")
+@task_argument
 @run_option
 @click.option("--stat", is_flag=True, help="Only which files, and how much.")
 @click.option("--attempt", type=click.IntRange(1), help="What this attempt left, landed or not.")
@@ -169,7 +172,7 @@ def _painted(text: str, *, stat: bool) -> str:
 
 
 @click.command()
-@click.argument("task")
+@task_argument
 @run_option
 @click.option("--path", "only_path", is_flag=True, help="Print where the workspace is, and start nothing.")
 def attach(task: str, run_name: str | None, only_path: bool) -> int:

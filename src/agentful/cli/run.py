@@ -16,7 +16,7 @@ from .land import land_run, tell_landed
 from .live import carry_out, shown_as
 from .options import planning_flags, running_flags, settings_of, showing_flags
 from .plan import prepare, show_plan
-from .shared import find_task, here, here_without_journal, run_option, say
+from .shared import find_task, here, here_without_journal, run_argument, run_option, say, tasks_argument
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -110,7 +110,7 @@ def _landing(repo: Repository, live: LiveRun) -> Callable[[Exit], Exit]:
 
 
 @click.command()
-@click.argument("run", required=False)
+@run_argument
 @planning_flags
 @running_flags
 @showing_flags
@@ -171,7 +171,7 @@ def _submit_if_missing(run: LiveRun) -> None:
 
 
 @click.command()
-@click.argument("tasks", nargs=-1, metavar="[TASK...]")
+@tasks_argument
 @run_option
 @planning_flags
 @running_flags

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
+from click.shell_completion import CompletionItem
 
 from ..config import load_settings
 from ..core.scheduler import Scheduler
 from ..core.view import RunView
-from ..errors import JournalError
+from ..errors import AgentfulError, JournalError
 from ..model import State
 from ..progress import one_line, plain
 from ..runtime.git import Repository
@@ -46,11 +47,14 @@ __all__ = [
     "here",
     "here_without_journal",
     "is_busy",
+    "run_argument",
     "run_option",
     "say",
     "short",
     "show",
     "show_json",
+    "task_argument",
+    "tasks_argument",
     "width",
 ]
 
@@ -181,9 +185,33 @@ class RunReader:
             time.sleep(0.1)
 
 
+# --- naming runs and tasks -----------------------------------------------------------------------
+
+
+def _complete_runs(_ctx: click.Context, _param: click.Parameter, start: str) -> list[CompletionItem]:
+    """Runs for the shell to complete; nothing where that cannot be told."""
+    with suppress(AgentfulError), here() as place:
+        return [CompletionItem(i.id, help=i.title) for i in place.journal.runs() if i.id.startswith(start)]
+    return []
+
+
+def _complete_tasks(ctx: click.Context, _param: click.Parameter, start: str) -> list[CompletionItem]:
+    with suppress(AgentfulError), here() as place:
+        records = place.run(ctx.params.get("run_name")).view.records.values()
+        return [CompletionItem(r.id, help=r.state.value) for r in records if r.id.startswith(start)]
+    return []
+
+
 run_option = click.option(
-    "--run", "run_name", metavar="RUN", help="The run: its id or the start of it; the latest, if left out."
+    "--run",
+    "run_name",
+    metavar="RUN",
+    shell_complete=_complete_runs,
+    help="The run: its id or the start of it; the latest, if left out.",
 )
+run_argument = click.argument("run", required=False, shell_complete=_complete_runs)
+task_argument = click.argument("task", shell_complete=_complete_tasks)
+tasks_argument = click.argument("tasks", nargs=-1, metavar="[TASK...]", shell_complete=_complete_tasks)
 
 
 def short(ref: str) -> str:

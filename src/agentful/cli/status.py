@@ -12,7 +12,7 @@ from ..model import State, format_duration
 from ..progress import Scene, account, clip, frame, iso, one_line, status_document, summary
 from .exits import Exit, outcome
 from .forecast import predicted
-from .shared import RunReader, here, show, show_json, width
+from .shared import RunReader, here, run_argument, show, show_json, width
 
 if TYPE_CHECKING:
     from ..progress import Line
@@ -22,7 +22,7 @@ _MOST_LINES = 200
 
 
 @click.command()
-@click.argument("run", required=False)
+@run_argument
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON document (version 1).")
 @click.option(
     "--exit-code", is_flag=True, help="Exit with what the run came to, as `agentful run` does, not with 0."

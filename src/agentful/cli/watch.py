@@ -14,7 +14,7 @@ import msgspec
 from ..progress import Board, PlainPrinter, Scene, account, summary
 from .exits import Exit, outcome
 from .forecast import predicted
-from .shared import here, say, show, width
+from .shared import here, run_argument, say, show, width
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,7 +67,7 @@ def last_line(path: Path) -> str | None:
 
 
 @click.command()
-@click.argument("run", required=False)
+@run_argument
 def watch(run: str | None) -> int:
     """Follow a run that another terminal carries out: the latest, or RUN.
 

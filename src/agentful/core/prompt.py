@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..events import StartAttempt
     from ..model import Agent, Failure
 
-_REFERENCE = re.compile(r"\{\{\s*needs\.(?P<id>.+?)\.(?P<what>summary|outputs\.(?P<name>[\w-]+))\s*\}\}")
+_REFERENCE = re.compile(r"\{\{\s*needs\.(?P<id>[^{}\n]+?)\.(?P<what>summary|outputs\.(?P<name>[\w-]+))\s*\}\}")
 _MOST = 8_000
 """Characters of a summary or a failure's output that are handed on: its end, which has the point."""
 
@@ -38,10 +38,11 @@ def build(start: StartAttempt, agent: Agent, checks: Sequence[str] = ()) -> str:
     if before:
         parts.append("## What was done before you\n\n" + "\n\n".join(before))
     parts.append(("## Your task\n\n" if len(parts) > 1 or parts[0] else "") + wish)
-    if task.writes:
-        parts.append("## Where you may write\n\n" + "\n".join(f"- {glob}" for glob in task.writes))
     if task.reads_only:
         parts.append("## Where you may write\n\nNowhere: you only read. What you write is thrown away.")
+    elif task.writes is not None:
+        globs = "\n".join(f"- {glob}" for glob in task.writes)
+        parts.append("## Where you may write\n\n" + (globs or "Nowhere."))
     if checks and not task.reads_only:
         said = "These commands have to pass once your work is merged:"
         parts.append(f"## Checks\n\n{said}\n\n" + "\n".join(f"- {check}" for check in checks))
@@ -62,7 +63,7 @@ def _fill_in(prompt: str, needs: dict[str, tuple[str, dict[str, Any]]], used: se
         summary, outputs = needs[need]
         if match["name"] is None:
             return _tail(summary.strip())
-        return str(outputs.get(match["name"], ""))
+        return _tail(str(outputs.get(match["name"], "")))
 
     return _REFERENCE.sub(replace, prompt)
 
@@ -81,7 +82,7 @@ def _failure(failure: Failure) -> str:
 
 
 def _outputs(outputs: dict[str, Any]) -> str:
-    return "".join(f"\n- {name}: {value}" for name, value in outputs.items())
+    return "".join(f"\n- {name}: {_tail(str(value))}" for name, value in outputs.items())
 
 
 def _tail(text: str) -> str:

@@ -363,7 +363,9 @@ class Scheduler:
         elif record.state is State.LANDING:
             if record.not_before is not None and record.not_before > self._at:
                 found.append(Obstacle(Need.DELAY, f"lands again in {record.not_before - self._at:.0f} s"))
-            if self._landing not in (None, task_id):
+            if self.interrupted:
+                found.append(Obstacle(Need.PAUSED, "it lands when the run is resumed"))
+            elif self._landing not in (None, task_id):
                 found.append(
                     Obstacle(Need.QUEUE, f"waits for {self._landing} to land", (str(self._landing),))
                 )
@@ -937,9 +939,13 @@ class Scheduler:
     def _retry_requested(self, event: RetryRequested) -> None:
         if self._run_deadline is None or not self.unsettled:
             self._start_clock()
+        pending = [self.records[task_id] for task_id in event.task_ids if task_id in self.records]
+        for record in pending:
+            for decision_id in sorted(record.decisions):
+                if self.decisions[decision_id].kind == "failure":
+                    self._answered(DecisionAnswered(event.at, decision_id, RETRY))
         revived: dict[str, TaskRecord] = {}
         # Up: what was asked for, and what it needs.
-        pending = [self.records[task_id] for task_id in event.task_ids if task_id in self.records]
         while pending:
             record = pending.pop()
             if record.id not in revived and self._is_dead(record.id):

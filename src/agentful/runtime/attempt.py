@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-import shlex
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -201,8 +200,8 @@ class Attempts:
             workspace,
             task_id=task.id,
             attempt=attempt,
-            subject=_subject(task),
-            author=(task.agent, f"{slug(task.agent)}@agentful.localhost") if task.agent else None,
+            subject=subject_of(task),
+            author=author_of(task),
             outcome=outcome,
             at=self.context.clock(),
         )
@@ -384,6 +383,11 @@ async def call_function(
         stop.forget()
 
 
-def _subject(task: Task) -> str:
-    title = task.title if task.run is None else f"Run {shlex.quote(task.title)}"
-    return (title or task.id)[:100]
+def subject_of(task: Task) -> str:
+    """The first line of the commits that have a task's work."""
+    return (task.title or task.id)[:100]
+
+
+def author_of(task: Task) -> tuple[str, str] | None:
+    """Who wrote a task's work: its agent. ``None``, which is the user, for a command."""
+    return (task.agent, f"{slug(task.agent)}@agentful.localhost") if task.agent else None

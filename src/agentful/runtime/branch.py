@@ -16,7 +16,7 @@ from ..errors import AgentfulError, ChecksFailed, ConflictError, WorkspaceError
 from ..model import Task
 from . import proctree
 from .engine import Stop
-from .git import RefMoved
+from .git import RefMoved, commit_message, decode_trailer
 from .landing import Landings
 from .run import BRANCHES, context_of, journal_of, lock_of
 from .workspace import Workspaces, slug
@@ -91,7 +91,7 @@ async def _merged(repo: Repository, info: RunInfo, target: str, old: str, tip: s
             paths=merged.paths,
         )
     identity = repo.identity()
-    message = f"Merge {short}\n\nRun: {info.id}\n"
+    message = commit_message(f"Merge {short}", {"Run": info.id})
     commit = repo.commit_tree(merged.tree, [old, tip], message, author=identity)
     workspaces = Workspaces(repo, info.id)
     with ThreadPoolExecutor(max_workers=1) as pool:
@@ -109,7 +109,8 @@ async def _merged(repo: Repository, info: RunInfo, target: str, old: str, tip: s
 
 def _move(repo: Repository, target: str, old: str, new: str, *, checked_out: bool) -> None:
     if checked_out:
-        moved = repo.user_git("merge", "--ff-only", "--no-autostash", "--quiet", new, check=False)
+        flags = ("--ff-only", "--no-autostash", "--no-overwrite-ignore", "--quiet")
+        moved = repo.user_git("merge", *flags, new, check=False)
         if moved.returncode != 0:
             raise WorkspaceError(
                 f"{target} was not moved, because of what is uncommitted in your checkout. "
@@ -148,7 +149,7 @@ def pins(repo: Repository, run: str | None = None) -> list[Pin]:
     for ref, commit in repo.refs(f"{PINS}{run}/" if run else PINS).items():
         run_id, name, attempt = [*ref.removeprefix(PINS).split("/"), "", ""][:3]
         info = repo.commit(commit)
-        task = info.trailers.get("Task-Key", f"{run_id}/{name}").removeprefix(f"{run_id}/")
+        task = decode_trailer(info.trailers.get("Task-Key", f"{run_id}/{name}")).removeprefix(f"{run_id}/")
         found.append(
             Pin(
                 ref=ref,

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..events import BranchMoved, Landed, LandingLost, LandingPrepared, LandingRejected
 from ..model import Reason, format_duration
-from .attempt import Tail, run_script
-from .git import RefMoved
+from .attempt import Tail, author_of, run_script, subject_of
+from .git import RefMoved, commit_message, decode_trailer
 from .logs import AttemptLog
 from .workspace import slug
 
@@ -94,16 +94,15 @@ class Landings:
         repo = context.repo
         if merged.tree == repo.tree_of(tip):
             return tip  # the branch has all of it already
-        title = (task.title or task.id)[:100]
-        trailers = [f"Task-Key: {context.run}/{task.id}", f"Attempt-Commit: {command.commit}"]
-        if task.agent:
-            trailers.insert(1, f"Agent: {task.agent}")
         pinned = repo.commit(command.commit)
+        trailers = {"Task-Key": f"{context.run}/{task.id}", "Attempt-Commit": command.commit}
+        if task.agent:
+            trailers["Agent"] = task.agent
         return repo.commit_tree(
             merged.tree,
             [tip],
-            f"{title}\n\n" + "\n".join(trailers) + "\n",
-            author=(task.agent, f"{slug(task.agent)}@agentful.localhost") if task.agent else None,
+            commit_message(subject_of(task), trailers),
+            author=author_of(task),
             at=pinned.at,
         )
 
@@ -125,7 +124,7 @@ class Landings:
             return None
         key = f"{self.context.run}/"
         for landed in reversed(repo.commits(f"{base}..{tip}", first_parent=True)):
-            task_key = landed.trailers.get("Task-Key", "")
+            task_key = decode_trailer(landed.trailers.get("Task-Key", ""))
             if task_key.startswith(key) and landed.parents:
                 touched = repo.changed(landed.parents[0], landed.sha)
                 if not set(touched).isdisjoint(paths):

@@ -61,6 +61,9 @@ BRANCHES = "refs/heads/agentful/"
 
 _STATE_PERIOD = 0.25
 """Seconds between two writings of the state files, at the least."""
+_REMOVING_SECONDS = 30.0
+_LEAVING_SECONDS = 2.0
+"""How long old workspaces are removed at a time, and at the end of a run; the rest goes on without us."""
 _EDIT_PERIOD = 1.0
 """Seconds between two looks at ``decisions.json``, while a decision is open."""
 
@@ -175,6 +178,7 @@ class LiveRun(Verbs):
         self._resumed = False
         self._trash: asyncio.Task[None] | None = None
         self._discarded = False
+        self._leaving = False
         self._state_timer: asyncio.TimerHandle | None = None
         self._state_cost = 0.0
         self._edit_timer: asyncio.TimerHandle | None = None
@@ -334,6 +338,7 @@ class LiveRun(Verbs):
     async def __aexit__(self, *exc: object) -> None:
         try:
             await self.engine.close()
+            self._leaving = True
             self._clean_soon()
             if self._trash is not None:
                 await self._trash
@@ -406,7 +411,8 @@ class LiveRun(Verbs):
     async def _remove_trash(self) -> None:
         while self._discarded:
             self._discarded = False
-            await self.context.blocking(self._workspaces.remove_trash)
+            seconds = _LEAVING_SECONDS if self._leaving else _REMOVING_SECONDS
+            await self.context.blocking(self._workspaces.remove_trash, seconds=seconds)
 
     def _on_progress(self, task_id: str, event: AgentEvent) -> None:
         live = self.live.get(task_id)

@@ -430,17 +430,26 @@ class Workspaces:
         except OSError as error:
             raise WorkspaceError(f"{folder} cannot be removed: {error}") from error
 
-    def remove_trash(self) -> int:
+    def remove_trash(self, *, seconds: float | None = None) -> int:
         """Remove what was discarded, by any run, and what a crash left half made; how much of it.
 
         It blocks, for minutes where there is much: run it in a thread. The work itself is done by other
-        processes, at low priority. What cannot be removed now stays for the next time.
+        processes, at low priority. After ``seconds``, what is left goes on being removed without us.
+        What cannot be removed now stays for the next time.
         """
         for half in _folders(self._shelf / ".opening"):
             if _is_abandoned(half):
                 with suppress(WorkspaceError):
                     self._to_trash(half)
-        return sum(_remove(folder) for folder in _folders(self._shelf / ".trash"))
+        ends = None if seconds is None else time.monotonic() + seconds
+        removed = 0
+        folders = _folders(self._shelf / ".trash")
+        for index, folder in enumerate(folders):
+            if ends is not None and time.monotonic() > ends:
+                _remove_without_us(folders[index:])
+                break
+            removed += _remove(folder)
+        return removed
 
 
 def _shelf(repo: Repository, base: Path | None) -> Path:
@@ -509,20 +518,35 @@ def _is_abandoned(half: Path) -> bool:
     return True
 
 
+_REMOVE = (("rm", "-rf"), ("chmod", "-R", "u+rwx"), ("rm", "-rf"))
+"""What removes a folder, also one whose folders may not be written to."""
+
+
 def _remove(folder: Path) -> bool:
-    for program in (("rm", "-rf"), ("chmod", "-R", "u+rwx"), ("rm", "-rf")):
+    for program in _REMOVE:
         with suppress(OSError):
-            subprocess.run(
-                ("nice", "-n", "19", *program, "--", os.fspath(folder)),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-                check=False,
-            )
+            _start_quietly((*program, "--", os.fspath(folder))).wait()
         if not folder.exists():
             return True
     return False
+
+
+def _remove_without_us(folders: list[Path]) -> None:
+    script = "; ".join(f'{" ".join(program)} -- "$@"' for program in _REMOVE)
+    with suppress(OSError):
+        left = _start_quietly(("sh", "-c", script, "sh", *map(os.fspath, folders)))
+        # It goes on when we are gone, and nobody waits for it.
+        left.returncode = 0
+
+
+def _start_quietly(argv: tuple[str, ...]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        ("nice", "-n", "19", *argv),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
 
 
 def _files(root: Path, path: str) -> Iterator[str]:

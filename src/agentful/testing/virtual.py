@@ -13,7 +13,7 @@ import contextvars
 import math
 import random
 import selectors
-from heapq import heappop
+from heapq import heappop, heappush
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, cast
 
@@ -21,8 +21,10 @@ from ..errors import AgentfulError
 from ..group.host import default_clock
 
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Callable, Coroutine, Sequence
     from concurrent.futures import Executor
+    from contextvars import Context
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -50,8 +52,18 @@ class _Clockwork(selectors.DefaultSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         events = super().select(0)
         if not events:
-            self.loop.jump(timeout)
+            self.loop.turn(timeout)
         return events
+
+
+class _Timer(asyncio.TimerHandle):
+    """A timer that comes after those set before it for the same instant, which a heap alone forgets."""
+
+    __slots__ = ("number",)
+    number: int
+
+    def __lt__(self, other: asyncio.TimerHandle) -> bool:
+        return (self.when(), self.number) < (other.when(), cast("_Timer", other).number)
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
@@ -76,6 +88,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._now = 0.0
         self._start = start
         self._random = None if seed is None else random.Random(seed)  # noqa: S311
+        self._timers = 0
         self._turns = 0
         self._counted_from = 0.0
         self.unhandled: list[BaseException] = []
@@ -94,20 +107,40 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """The wall clock, in seconds since the epoch."""
         return self._start + self._now
 
-    def jump(self, timeout: float | None) -> None:
-        """Let ``timeout`` seconds of virtual time pass. Raises :class:`Deadlock` where that is for ever."""
+    def call_at(
+        self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Have ``callback`` called at ``when``, a time of this loop's."""
+        inner = cast("Any", self)
+        inner._check_closed()  # noqa: SLF001
+        timer = _Timer(when, callback, args, self, context)
+        self._timers += 1
+        timer.number = self._timers
+        heappush(inner._scheduled, timer)  # noqa: SLF001
+        cast("Any", timer)._scheduled = True  # noqa: SLF001
+        return timer
+
+    def turn(self, timeout: float | None) -> None:
+        """Nothing has come from outside: let time pass to the next timer, if nothing is ready to run.
+
+        ``timeout`` is what the loop asks of its selector: how long it may wait, ``None`` for ever. Raises
+        :class:`Deadlock` for that.
+        """
+        inner = cast("Any", self)
         if timeout is None:
             raise self._deadlock("nothing is ready to run, and no timer is set")
         if timeout > 0:
-            self._come_to(self._now + timeout)
+            # Not to the end of ``timeout``, which is a day at most.
+            self._come_to(inner._scheduled[0].when())  # noqa: SLF001
         # A wait that is below the resolution of a float moves no clock, and may be repeated for ever.
         self._turns += 1
         if self._now - self._counted_from > 1e-6:
             self._counted_from, self._turns = self._now, 0
         if self._turns > self.patience:
+            self._turns = 0
             raise self._deadlock(f"time stands still: {self.patience} turns of the loop at one instant")
         if self._random is not None:
-            self._shuffle(self._random)
+            self._shuffle(inner._ready, inner._scheduled, self._random)  # noqa: SLF001
 
     def _come_to(self, now: float) -> None:
         self._now = now
@@ -115,9 +148,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         # resolution vanishes in that sum, and a timer that is due would never run.
         self._clock_resolution = math.ulp(now)
 
-    def _shuffle(self, rng: random.Random) -> None:
-        inner = cast("Any", self)
-        ready, timers = inner._ready, inner._scheduled  # noqa: SLF001
+    def _shuffle(self, ready: deque[Any], timers: list[Any], rng: random.Random) -> None:
         while timers and timers[0].when() <= self._now:
             timer = heappop(timers)
             timer._scheduled = False  # noqa: SLF001
