@@ -151,3 +151,18 @@ def test_attach_opens_a_shell_there(root: Path, tmp_path: Path) -> None:
     assert terminal.end() == 0
     assert (workspace.path / "here").read_text().strip() == str(workspace.path)
     assert "becomes part of its result" in terminal.said
+
+
+def test_the_shell_completes_tasks_and_runs(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_run(root, busy_story())
+    monkeypatch.setenv("_AGENTFUL_COMPLETE", "bash_complete")
+    for words, found in [
+        ("agentful logs a", ["plain,api", "plain,auth"]),
+        ("agentful diff do", ["plain,docs"]),
+        ("agentful status r-", ["plain,r-111111"]),
+    ]:
+        monkeypatch.setenv("COMP_WORDS", words)
+        monkeypatch.setenv("COMP_CWORD", "2")
+        assert run_cli().output.split() == found
+    monkeypatch.chdir("/")
+    assert run_cli().output.split() == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -300,11 +299,9 @@ def test_resume_of_a_run_that_has_ended(root: Path) -> None:
 def test_resume_of_a_run_that_was_killed_before_its_tasks_were_written_down(root: Path) -> None:
     spec = RunSpec(tasks=(), plan="plan.yaml", plan_text=THREE, title="Three files")
 
-    async def begin() -> None:
-        async with LiveRun.create(Repository.discover(root), spec):
-            pass
-
-    asyncio.run(begin())
+    run = LiveRun.create(Repository.discover(root), spec)
+    run._lock.release()
+    run._journal.close()
     assert as_json("status", "--json")["tasks"] == []
     result = run_cli("resume", "-j", "1")
     assert result.exit_code == 0, result.output

@@ -314,6 +314,7 @@ def test_ids_that_nothing_could_show_are_refused(name: str, message: str) -> Non
         ("checks: [[x]]\ntasks: {a: {run: x}}", "checks: a text is wanted here, not a list"),
         ("checks: ['']\ntasks: {a: {run: x}}", "checks: it is blank"),
         ("land: true\ntasks: {a: {run: x}}", "unknown key 'land' in the plan"),
+        ("zzz: 1\ntasks: {a: {run: x}}", "known keys: version, title, mode, max_concurrency, fail_fast"),
         ("tasks: {a: {}}", "plan.yaml:1: a: it says neither 'run' nor 'agent' and 'prompt'"),
         ("tasks: {a: {agent: b}}", "plan.yaml:1: a: it has an agent and no prompt"),
         ("tasks: {a: {prompt: b}}", "plan.yaml:1: a: it has a prompt and no agent"),

@@ -12,6 +12,7 @@ import pytest
 from agentful.config import (
     Settings,
     check_options,
+    describe,
     load_settings,
     options_from_dict,
     parse_duration,
@@ -118,6 +119,16 @@ def test_merging_is_a_function_of_layers() -> None:
     assert (settings.retries, settings.origins["retries"]) == (2, "high:1")
     assert merge([high, low]).origins == {"retries": "low:1", "agents": "low:2"}
     assert merge([]) == Settings()
+
+
+def test_all_settings_are_described(root: Path) -> None:
+    project(root, "timeout = '90m'\n[agents.'my agent']\ncommand = ['sh', '-c']\n")
+    rows = {key: (value, origin) for key, value, origin in describe(load(root, flags={"checks": ("x",)}))}
+    assert rows["timeout"] == ('"1h30m"', ".agentful/config.toml:1")
+    assert rows["checks"] == ('["x"]', "flag")
+    assert rows["check_timeout"] == ('"30m"', "default")
+    assert rows["base"] == ("", "default")
+    assert rows['agents."my agent".command'] == ('["sh", "-c"]', ".agentful/config.toml:2")
 
 
 # --- how many at once ----------------------------------------------------------------------------

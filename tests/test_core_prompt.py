@@ -98,7 +98,7 @@ def test_what_refers_to_nothing_stays_and_does_not_hide_what_comes_after_it() ->
 
 
 def test_what_a_task_handed_on_is_not_read_as_a_template() -> None:
-    needs = (("a", "{{ needs.b.summary }}", {}), ("b", "secret", {}))
+    needs: Any = (("a", "{{ needs.b.summary }}", {}), ("b", "secret", {}))
     assert "{{ needs.b.summary }}" in build(Task("r", "{{ needs.a.summary }}", id="x"), needs=needs)
 
 
@@ -108,10 +108,12 @@ def test_a_need_without_a_summary_says_so() -> None:
 
 def test_what_is_long_is_cut_and_its_end_kept() -> None:
     long = "x" * 50_000 + "the point"
-    needs = (("a", long, {"out": long}), ("b", long, {"out": long}))
+    needs: list[tuple[str, str, dict[str, Any]]] = [("a", long, {"out": long}), ("b", long, {"out": long})]
     failures = (Failure(attempt=1, reason=Reason.LOST, message="no", detail=long, paths=("p",) * 1000),)
     text = build(
-        Task("r", "{{ needs.b.summary }} {{ needs.b.outputs.out }}", id="x"), needs=needs, failures=failures
+        Task("r", "{{ needs.b.summary }} {{ needs.b.outputs.out }}", id="x"),
+        needs=tuple(needs),
+        failures=failures,
     )
     assert text.count("the point") == 5
     assert text.count("[...]") == 5

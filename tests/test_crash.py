@@ -11,7 +11,6 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
-from gitutil import git
 
 from agentful import demo
 from agentful.core.view import RunView
@@ -19,6 +18,7 @@ from agentful.model import State
 from agentful.runtime import branch, proctree
 from agentful.runtime.git import Repository
 from agentful.runtime.run import journal_of
+from gitutil import git
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -117,12 +117,19 @@ def _candidates(tasks: Sequence[Task], options: Options) -> Iterable[tuple[Task,
             by_resource.setdefault(resource, []).append(task)
     for sharing in by_resource.values():
         for a, b in combinations(sharing, 2):
-            pairs[a.id, b.id] = a, b
+            pairs[min(a.id, b.id), max(a.id, b.id)] = a, b
     if options.conflicts == "avoid":
-        writers = [(task, [_fixed(glob) for glob in task.writes]) for task in tasks if task.writes]
-        for (a, left), (b, right) in combinations(writers, 2):
-            if any(x.startswith(y) or y.startswith(x) for x in left for y in right):
-                pairs[a.id, b.id] = a, b
+        below: dict[str, dict[str, Task]] = {}
+        for task in tasks:
+            for folder in {_fixed(glob) for glob in task.writes or ()}:
+                below.setdefault(folder, {})[task.id] = task
+        # Two globs can only meet where the folder of one lies in that of the other.
+        for folder, inside in below.items():
+            for upper in _folders_above(folder):
+                for a in below.get(upper, {}).values():
+                    for b in inside.values():
+                        if a.id != b.id:
+                            pairs[min(a.id, b.id), max(a.id, b.id)] = a, b
     return pairs.values()
 
 
@@ -135,6 +142,12 @@ def _fixed(glob: str) -> str:
             break
         folders.append(name)
     return "".join(f"{name}/" for name in folders)
+
+
+def _folders_above(folder: str) -> Iterable[str]:
+    """A folder, as :func:`_fixed` gives it, and all those that it lies in."""
+    parts = folder.split("/")[:-1]
+    return ("".join(f"{part}/" for part in parts[:count]) for count in range(len(parts) + 1))
 
 
 # --- what looks wrong ----------------------------------------------------------------------------

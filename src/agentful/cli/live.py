@@ -237,7 +237,6 @@ class _Session:
         self._entered = False
         self._over = asyncio.Event()
         self._asked = False
-        self._problems = 0
         self._before = 0.0
         self._worked = 0.0
 
@@ -250,12 +249,14 @@ class _Session:
                 self._front.begin(self.run)
                 self.run.watch(self._changed)
                 self.run.on_progress(self._front.said)
+                for problem in self.run.problems:
+                    self._front.notice(problem)
+                self.run.on_problem = self._front.notice
                 if self._begin is not None:
                     self._begin(self.run)
                 self._heed()
                 await asyncio.sleep(0)  # the tasks of a new run are taken up in this turn
                 await self._carry_out()
-                self._tell_problems()
         return outcome(self.run.view, interrupted=self.interrupted)
 
     async def _carry_out(self) -> None:
@@ -281,7 +282,6 @@ class _Session:
                     timeout=_FRAME_SECONDS if self._shown == "live" else None,
                     return_when=asyncio.FIRST_COMPLETED,
                 )
-                self._tell_problems()
                 self._front.tick()
             if ended.done():
                 ended.result()  # raises what ended the loop, such as a full disk
@@ -311,11 +311,6 @@ class _Session:
             landing = (record for record in scheduler.in_state(State.LANDING) if not record.decisions)
             if scheduler.interrupted or next(landing, None) is None:
                 self._over.set()
-
-    def _tell_problems(self) -> None:
-        for problem in self.run.problems[self._problems :]:
-            self._front.notice(problem)
-        self._problems = len(self.run.problems)
 
     # --- signals ---------------------------------------------------------------------------------
 

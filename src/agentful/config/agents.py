@@ -101,6 +101,17 @@ def read_definition(value: Value, what: str) -> Definition:
     return {**read(value, AGENT_FIELDS, what), "source": value.where}
 
 
+def read_definitions(value: Value) -> dict[str, Definition]:
+    """What a mapping of agents in a plan or config says, by their names."""
+    found: dict[str, Definition] = {}
+    for key, item in value.entries("a mapping of agents"):
+        name = check_name(item, key)
+        if name in found:
+            item.fail(f"the agent {name!r} stands here twice, in two spellings of its characters")
+        found[name] = read_definition(item, f"the agent {name!r}")
+    return found
+
+
 def lay_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> Definition:
     """Both definitions as one: ``above`` wins, variables and extras are joined, sources are listed."""
     joined = {**below, **above}
@@ -136,13 +147,14 @@ def extend_agent(agent: Agent, definition: Mapping[str, Any]) -> Agent:
 # --- Markdown ------------------------------------------------------------------------------------
 
 
-def load_agents(root: Path, settings: Settings | None = None) -> dict[str, Agent]:
+def load_agents(root: Path | None, settings: Settings | None = None) -> dict[str, Agent]:
     """The agents of a repository by name: its ``.claude/agents/**/*.md``, and the settings' tables.
+    Without a repository, only the latter.
 
     Raises ConfigError for a file that cannot be used, or a name that two files give.
     """
     definitions: dict[str, Definition] = {}
-    for path in sorted((root / AGENT_FOLDER).rglob("*.md")):
+    for path in [] if root is None else sorted((root / AGENT_FOLDER).rglob("*.md")):
         if not is_plain_file(path):
             continue
         # A file's name may be bytes that are no text, which nothing could show.

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import ConfigError
 from .agents import AGENT_FIELDS
-from .fields import Duration
+from .fields import Duration, check_name
 from .settings import CONFIG_FIELDS, CONFIG_FILE, SETTING_FIELDS, layer
-from .source import MAX_CONFIG, Source, from_text, nearest, parse_toml, read_text
+from .source import MAX_CONFIG, Source, from_text, is_plain_file, nearest, parse_toml, read_text
 from .tomltext import toml_text, with_value
 
 if TYPE_CHECKING:
@@ -40,11 +40,13 @@ def set_setting(root: Path, key: str, value: object) -> Any:
     path = root / CONFIG_FILE
     before = ""
     if path.exists():
+        if not is_plain_file(path):
+            raise ConfigError("it is no plain file", where=CONFIG_FILE)
         before = read_text(
             path, name=CONFIG_FILE, limit=MAX_CONFIG, what="a configuration file", error=ConfigError
         )
         parse_toml(before, CONFIG_FILE, error=ConfigError)
-    after = with_value(before, table, (field.name, *field.aliases), toml_text(said))
+    after = with_value(before, table, (field.name, *field.aliases), _written(said, key))
     _check_nothing_else_changed(before, after, table, field)
     layer(parse_toml(after, CONFIG_FILE, error=ConfigError).root, CONFIG_FIELDS)
     try:
@@ -54,12 +56,20 @@ def set_setting(root: Path, key: str, value: object) -> Any:
     return checked
 
 
+def _written(value: object, key: str) -> str:
+    try:
+        return toml_text(value)
+    except ValueError as error:
+        raise ConfigError(f"it cannot be written down: {error}", where=key) from None
+
+
 def _target(key: str) -> tuple[tuple[str, ...], Field]:
     """The table that a key is in, and its field."""
     parts = _parts(key)
     if len(parts) == 1:
         return (), _field(parts[0].replace("-", "_"), SETTING_FIELDS, "setting")
     if parts[0] == "agents" and len(parts) == 3:
+        check_name(Source(name=key, data=parts[1], error=ConfigError).root)
         return parts[:2], _field(parts[2], AGENT_FIELDS, "key")
     if parts[0] == "agent_defaults" and len(parts) == 2:
         return parts[:1], _field(parts[1], AGENT_FIELDS, "key")
@@ -92,7 +102,8 @@ def _field(name: str, fields: tuple[Field, ...], what: str) -> Field:
 def _check_nothing_else_changed(before: str, after: str, table: tuple[str, ...], field: Field) -> None:
     """Refuse an edit that did not come out: the file has its table in a form that cannot be added to."""
     try:
-        left = [_without(tomllib.loads(text), table, field) for text in (before, after)]
+        # Numbers as they are written: one that is none (nan) is not equal to itself.
+        left = [_without(tomllib.loads(text, parse_float=str), table, field) for text in (before, after)]
     except tomllib.TOMLDecodeError:
         left = [{"": before}, {"": after}]
     if left[0] != left[1]:

@@ -14,12 +14,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import msgspec
 from msgspec import Struct
 
 from ..core.conflicts import check_glob
 from ..errors import PlanError
 from ..model import format_duration
-from .source import Value, kind_of, nearest
+from .source import Value, is_unicode, kind_of, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,8 +31,8 @@ MOST_BARE_SECONDS = 86_400
 """The largest duration without a unit: a larger number was most likely meant as milliseconds."""
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d) ?)+")
-_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:ms|s|m|h|d) ?)+")
+_DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _YES = frozenset({"1", "true", "yes", "on"})
 _NO = frozenset({"0", "false", "no", "off"})
 
@@ -100,7 +101,7 @@ def refuse_unknown(unknown: Mapping[str, Value], fields: Sequence[Field], what: 
     """Fail for the first of the unknown keys, naming the nearest known one."""
     for key, item in unknown.items():
         known = [spelling for field in fields for spelling in (field.name, *field.aliases)]
-        hint = nearest(key, known, what="key")
+        hint = nearest(key, known, what="key", listed=[field.name for field in fields])
         raise item.source.error(f"unknown key {key!r} in {what}; {hint}", where=item.where)
 
 
@@ -116,12 +117,19 @@ class Text(Struct, frozen=True):
             value.fail(f"a text is wanted here, not {kind_of(value.data)}")
         if not text.strip():
             value.fail("it is blank")
-        if "\0" in text:
-            value.fail("it has a NUL character in it, which no program can be given")
-        return text
+        return check_text(value, text)
 
     def schema(self) -> Schema:
         return {"type": ["string", "number", "boolean"], "pattern": r"\S"}
+
+
+def check_text(value: Value, text: str) -> str:
+    """The text, which has to be one that programs and files can be given."""
+    if "\0" in text:
+        value.fail("it has a NUL character in it, which no program can be given")
+    if not is_unicode(text):
+        value.fail("it has half a surrogate pair in it, which is not text")
+    return text
 
 
 class Name(Struct, frozen=True):
@@ -337,7 +345,7 @@ class Globs(Struct, frozen=True):
         if text is None:
             item.fail(f"a glob is wanted here, not {kind_of(item.data)}")
         try:
-            return check_glob(text)
+            return check_glob(check_text(item, text))
         except PlanError as error:
             item.fail(error.message)
 
@@ -363,9 +371,9 @@ class Program(Struct, frozen=True):
 
     def argument(self, item: Value) -> str:
         text = str(item.data) if isinstance(item.data, Path) else item.text
-        if text is None or "\0" in text:
+        if text is None:
             item.fail(f"an argument is a text, not {kind_of(item.data)}")
-        return text
+        return check_text(item, text)
 
     def schema(self) -> Schema:
         rest = {"type": ["string", "number", "boolean"]}
@@ -398,11 +406,11 @@ class Variables(Struct, frozen=True):
         found: dict[str, str] = {}
         for name, item in value.entries("a mapping of variables to texts"):
             text = item.text
-            if not name or "=" in name or "\0" in name:
+            if not name or "=" in name or "\0" in name or not is_unicode(name):
                 item.fail(f"{name!r} cannot be the name of an environment variable")
-            if text is None or "\0" in text:
+            if text is None:
                 item.fail(f"a text is wanted here, not {kind_of(item.data)}")
-            found[name] = text
+            found[name] = check_text(item, text)
         return found
 
     def schema(self) -> Schema:
@@ -428,10 +436,16 @@ class Folder(Struct, frozen=True):
 
 
 class Anything(Struct, frozen=True):
-    """A mapping that is kept as it is."""
+    """A mapping of plain data that is kept as it is."""
 
     def read(self, value: Value) -> dict[str, Any]:
-        return {key: item.data for key, item in value.entries("a mapping")}
+        found = {key: item.data for key, item in value.entries("a mapping")}
+        try:
+            # It is journalled with the run, which Python's own objects cannot be.
+            msgspec.json.encode(found)
+        except (TypeError, ValueError, RecursionError):
+            value.fail("it has something in it that is not plain data")
+        return found
 
     def schema(self) -> Schema:
         return {"type": "object"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -11,8 +12,17 @@ from msgspec.structs import replace
 from ..core import graph
 from ..errors import PlanError
 from ..model import Agent, Task
-from .agents import Definition, extend_agent, make_agent, read_definition, unknown_agent, why_unusable
+from .agents import (
+    Definition,
+    extend_agent,
+    make_agent,
+    read_definition,
+    read_definitions,
+    unknown_agent,
+    why_unusable,
+)
 from .fields import (
+    LONGEST_DURATION,
     Anything,
     Duration,
     Field,
@@ -84,6 +94,7 @@ _HEAD = (
     Field("title", Text(), "What it is about, in a line.", ("name",)),
 )
 
+_BLANK = Task()
 _SEED_KEYS = frozenset({"task", "dependencies"})
 
 PLAN_FIELDS = (*_HEAD, *OPTION_FIELDS, _AGENTS, _TASKS)
@@ -139,10 +150,7 @@ def parse_plan(text: str, name: str) -> Plan:
         raise PlanError("it has no tasks; they stand under the key 'tasks'", where=name)
     simple = {key: item for key, item in found.items() if key not in ("agents", "tasks")}
     values = check(simple, PLAN_FIELDS)
-    agents: dict[str, Definition] = {}
-    if "agents" in found:
-        for agent, item in found["agents"].entries("a mapping of agents"):
-            agents[check_name(item, agent)] = read_definition(item, f"the agent {agent!r}")
+    agents = read_definitions(found["agents"]) if "agents" in found else {}
     tasks, places = _tasks(found["tasks"])
     _check_graph(tasks, places)
     names = [field.name for field in OPTION_FIELDS]
@@ -319,14 +327,39 @@ def task_from_dict(mapping: Mapping[str, Any], index: int = 0) -> Task:
     given: Any = mapping
     if not isinstance(given, Mapping):
         raise PlanError(f"a task is a Task or a mapping, not {kind_of(given)}", where=f"task {index + 1}")
+    seed = any(key in _SEED_KEYS or key != key.lower() for key in map(str, mapping))
+    return _from_mapping(mapping, index, milliseconds=seed)
+
+
+def task_from_fields(fields: Mapping[str, Any], index: int = 0) -> Task:
+    """A task from keyword arguments: as :func:`task_from_dict`, but a bare number is always seconds."""
+    return _from_mapping(fields, index, milliseconds=False)
+
+
+def check_task(task: Task, index: int = 0) -> Task:
+    """The task with its fields checked, as those of a mapping are. Raises PlanError."""
+    said: dict[str, Any] = {}
+    for name in Task.__struct_fields__:
+        value = getattr(task, name)
+        if value != getattr(_BLANK, name):
+            said[name] = value
+    for name in ("timeout", "estimate"):
+        # It is in seconds by now, also where it was given as a timedelta of many days.
+        seconds = said.get(name)
+        if isinstance(seconds, float) and abs(seconds) < LONGEST_DURATION:
+            said[name] = timedelta(seconds=seconds)
+    return _from_mapping(said, index, milliseconds=False)
+
+
+def _from_mapping(mapping: Mapping[str, Any], index: int, *, milliseconds: bool) -> Task:
     name = mapping.get("id")
     label = f"task {name!r}" if isinstance(name, str) and name else f"task {index + 1}"
-    seed = any(key in _SEED_KEYS or key != key.lower() for key in map(str, mapping))
-    source = Source(name=label, data=mapping, error=PlanError, milliseconds=seed)
+    source = Source(name=label, data=mapping, error=PlanError, milliseconds=milliseconds)
     return _task(source.root, None)
 
 
 def agent_from_dict(name: str, mapping: Mapping[str, Any]) -> Agent:
     """An agent from a plain mapping of its fields. Raises PlanError."""
     source = Source(name=f"agent {name!r}", data=mapping, error=PlanError)
+    check_name(source.root, name)
     return make_agent(name, {**read_definition(source.root, "an agent"), "source": ""})

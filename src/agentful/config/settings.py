@@ -16,9 +16,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ..errors import ConfigError, PlanError
-from ..model import Options
+from ..model import Options, format_duration
 from ..runtime import capacity
-from .agents import Definition, lay_over, read_definition
+from .agents import AGENT_FIELDS, Definition, lay_over, read_definition, read_definitions
 from .fields import (
     Anything,
     Choice,
@@ -31,12 +31,13 @@ from .fields import (
     Texts,
     Whole,
     check,
-    check_name,
+    parse_duration,
     pick,
     read,
     refuse_unknown,
 )
 from .source import MAX_CONFIG, Source, Value, from_text, is_plain_file, parse_toml, read_text
+from .tomltext import toml_key, toml_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -221,6 +222,37 @@ def load_settings(
     return replace(settings, workspaces=str(root / settings.workspaces))
 
 
+def describe(settings: Settings) -> list[tuple[str, str, str]]:
+    """Each setting as its key, its value as TOML has it, and where that stands (``default`` for nowhere).
+
+    The value is ``""`` for a setting that nobody made and that has no default.
+    """
+    rows: list[tuple[str, str, str]] = []
+    for field in SETTING_FIELDS:
+        value = getattr(settings, field.name)
+        text = "" if value is None else _shown(field, value)
+        rows.append((field.name, text, settings.origins.get(field.name, "default")))
+    tables = {f"agents.{toml_key(name)}": definition for name, definition in settings.agents.items()}
+    for table, definition in {**tables, "agent_defaults": settings.agent_defaults}.items():
+        source = definition.get("source", "default")
+        rows += [
+            (f"{table}.{field.name}", _shown(field, definition[field.name]), source)
+            for field in AGENT_FIELDS
+            if field.name in definition
+        ]
+    return rows
+
+
+def _shown(field: Field, value: Any) -> str:
+    """A checked value as somebody would write it."""
+    if not isinstance(field.kind, Duration):
+        return toml_text(value)
+    text = format_duration(value)
+    # It is rounded for the eye; what is shown here may be copied.
+    exact = f"{value:.9f}".rstrip("0").rstrip(".")
+    return toml_text(text if parse_duration(text) == value else f"{exact}s")
+
+
 def user_config() -> Path:
     """The user's own configuration file, whether it is there or not."""
     return platformdirs.user_config_path("agentful") / "config.toml"
@@ -254,10 +286,7 @@ def layer(value: Value, fields: tuple[Field, ...]) -> Layer:
     refuse_unknown(unknown, fields, "the settings")
     values = check(found, fields)
     if "agents" in found:
-        values["agents"] = {
-            check_name(item, name): read_definition(item, f"the agent {name!r}")
-            for name, item in found["agents"].entries("a mapping of agents")
-        }
+        values["agents"] = read_definitions(found["agents"])
     if "agent_defaults" in found:
         values["agent_defaults"] = read_definition(found["agent_defaults"], "agent_defaults")
     return Layer(values, {name: item.where for name, item in found.items()})
@@ -287,15 +316,15 @@ _CALLBACKS = ("on_progress", "onProgress")
 def options_from_dict(mapping: Mapping[str, Any]) -> dict[str, Any]:
     """Checked options from a plain mapping, in our spelling or the seed's.
 
-    Where a camel-case name is used, or ``mode``, a bare number is milliseconds for a duration, as it is
-    in the seed. ``conflictDetection`` is ``conflicts``; ``dependencyCheck`` is always on; ``onProgress``
-    is handed through as ``on_progress``. Raises PlanError, naming the nearest known option.
+    Where a camel-case name is used, a bare number is milliseconds for a duration, as it is in the seed.
+    ``conflictDetection`` is ``conflicts``; ``dependencyCheck`` is always on; ``onProgress`` is handed
+    through as ``on_progress``. Raises PlanError, naming the nearest known option.
     """
     source = Source(
         name="options",
         data={name: value for name, value in mapping.items() if name not in _CALLBACKS},
         error=PlanError,
-        milliseconds=any(name == "mode" or name != name.lower() for name in map(str, mapping)),
+        milliseconds=any(name != name.lower() for name in map(str, mapping)),
     )
     found, unknown = pick(source.root, (*SETTING_FIELDS, *_SEED_FIELDS), "a mapping of options")
     refuse_unknown(unknown, (*SETTING_FIELDS, *_SEED_FIELDS), "the options")

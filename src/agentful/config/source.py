@@ -159,8 +159,11 @@ def kind_of(data: Any) -> str:
             return f"a {type(data).__name__}"
 
 
-def nearest(word: str, known: Iterable[str], *, what: str) -> str:
-    """The end of a message about an unknown name: the nearest known one, else those that there are."""
+def nearest(word: str, known: Iterable[str], *, what: str, listed: Iterable[str] | None = None) -> str:
+    """The end of a message about an unknown name: the nearest known one, else those that there are.
+
+    ``listed`` are the names to list then, where ``known`` has several spellings of each.
+    """
     names = list(known)
     # What differs only in spelling is meant: maxconcurrency, Max-Concurrency, max_concurrency.
     folded: dict[str, str] = {}
@@ -171,8 +174,8 @@ def nearest(word: str, known: Iterable[str], *, what: str) -> str:
         return f"did you mean {folded[close[0]]!r}?"
     if not names:
         return f"no {what} is known"
-    listed = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-    return f"known {what}s: {listed}"
+    shown = names if listed is None else list(listed)
+    return f"known {what}s: {', '.join(shown[:24])}" + (", ..." if len(shown) > 24 else "")
 
 
 def _fold(name: str) -> str:
@@ -233,7 +236,7 @@ def parse(text: str, name: str, *, error: type[PlanError] | type[ConfigError]) -
 
     Raises ``error`` for text that is not of that form, or goes beyond a bound.
     """
-    if not _is_unicode(text):
+    if not is_unicode(text):
         raise error("it has half a surrogate pair in it, which is not text", where=name)
     suffix = Path(name).suffix.lower()
     if suffix == ".toml":
@@ -306,7 +309,8 @@ def from_text(text: str, name: str, *, error: type[PlanError] | type[ConfigError
     return Source(name=name, data=read_scalar(text), error=error, raw={(): text}, loose=True)
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
+    """Whether it can be written as UTF-8, which half a surrogate pair cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:

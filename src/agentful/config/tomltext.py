@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from . import positions
+from .source import kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +23,10 @@ def toml_key(key: str) -> str:
 
 
 def toml_text(value: Any) -> str:
-    """A text, number, truth value, list or mapping as it is written in TOML, on one line."""
+    """A text, number, truth value, date, list or mapping as it is written in TOML, on one line.
+
+    Raises ValueError for what TOML has no way to say, as nothing.
+    """
     match value:
         case bool():
             return "true" if value else "false"
@@ -31,9 +36,15 @@ def toml_text(value: Any) -> str:
             entries = cast("Mapping[str, Any]", value)
             inner = ", ".join(f"{toml_key(key)} = {toml_text(item)}" for key, item in entries.items())
             return f"{{ {inner} }}" if inner else "{}"
+        case datetime.datetime() | datetime.date() | datetime.time():
+            return value.isoformat()
+        case int() | float():
+            return str(value)
+        case str():
+            # JSON's texts are TOML's, but for one control character.
+            return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
         case _:
-            # JSON's texts and numbers are TOML's, but for one control character.
-            return json.dumps(value, ensure_ascii=False, allow_nan=False).replace("\x7f", "\\u007f")
+            raise ValueError(f"TOML has no form for {kind_of(value)}")
 
 
 def with_value(text: str, table: tuple[str, ...], keys: Sequence[str], value: str) -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..events import StartAttempt
     from ..model import Agent, Failure
 
-_REFERENCE = re.compile(r"\{\{\s*needs\.(?P<id>[^{}\n]+?)\.(?P<what>summary|outputs\.(?P<name>[\w-]+))\s*\}\}")
+_REFERENCE = re.compile(r"\{\{\s*needs\.(?P<id>[^{}\n]+?)\.(?:summary|outputs\.(?P<name>[\w-]+))\s*\}\}")
 _MOST = 8_000
 """Characters of a summary or a failure's output that are handed on: its end, which has the point."""
 

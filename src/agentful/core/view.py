@@ -64,6 +64,9 @@ class RunView:
     def state(self, *, live: bool) -> RunState:
         """The run in one word. ``live`` says whether a process carries it out at this moment."""
         if self.done == self.total:
+            if live and any(decision.kind == "ask" for decision in self.open_decisions()):
+                # The program that asked waits for the answer, whatever it does with that.
+                return "waiting"
             return "succeeded" if self.counts[State.SUCCEEDED] == self.total else "failed"
         if not self._can_go_on():
             return "waiting"

@@ -3,42 +3,43 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
+import contextlib
 import itertools
 import logging
 import time
-from collections import deque
-from collections.abc import Mapping
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Self
+from collections import defaultdict, deque
+from contextvars import ContextVar, Token
+from typing import TYPE_CHECKING, Any
 
-from msgspec import Struct
 from msgspec.structs import replace
 
-from .. import config, drivers
-from ..drivers.base import AgentMessage, AgentProgress, Driver, FunctionDriver
-from ..drivers.python import PythonDriver
-from ..errors import AgentError, PlanError
+from .. import config
+from ..core import graph
+from ..drivers.base import AgentMessage, AgentProgress
+from ..errors import AgentfulError, PlanError, TaskCancelled
 from ..events import DecisionClosed, DecisionOpened, TaskChanged
-from ..model import Agent, Decision, Reason, State, Task, TaskResult
+from ..model import Reason, State, Task, TaskResult
 from ..runtime.git import Repository
 from ..runtime.local import LocalRun
 from ..runtime.run import LiveRun, RunSpec
+from .handle import Progress, Results, TaskHandle
+from .players import Cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from ..drivers.base import AgentEvent
     from ..events import Transition
+    from ..model import Decision
+    from .fields import Played, Player, Wish
 
-    Wish = Task | Mapping[str, Any]
-    Player = Agent | Driver | FunctionDriver | Callable[..., Any] | Mapping[str, Any]
+    Listener = Callable[[Progress], object]
 
 _log = logging.getLogger("agentful")
 
 current_host: ContextVar[Host | None] = ContextVar("agentful_group", default=None)
-"""The host of the group that the running code is in the block of."""
+"""The host of the group that the running code is in the block of, or works for."""
 default_driver: ContextVar[Any] = ContextVar("agentful_driver", default=None)
 """What plays the agents that are defined nowhere: set by :func:`agentful.testing.use_driver`."""
 default_clock: ContextVar[Callable[[], float]] = ContextVar("agentful_clock", default=time.time)
@@ -46,105 +47,18 @@ default_clock: ContextVar[Callable[[], float]] = ContextVar("agentful_clock", de
 
 _BRANCHES: dict[str, str] = {}
 """The integration branch that this process lands on, for each repository."""
-
-
-class Progress(Struct, frozen=True):
-    """A task came into a new state, or its agent said how far it is."""
-
-    task: Task
-    state: State
-    done: int
-    """How many tasks of the group have ended."""
-    total: int
-    percentage: float | None = None
-    """How far the agent says that it is, 0 to 100; ``None`` where it does not say."""
-    message: str = ""
-    reason: Reason | None = None
-    at: float = 0.0
-    """Seconds since the epoch."""
-
-    @property
-    def agent(self) -> str:
-        return self.task.agent
-
-
-class Results(tuple["TaskResult", ...]):
-    """The results of a group, in the order of submission."""
-
-    __slots__ = ()
-
-    @property
-    def ok(self) -> bool:
-        """Whether every task succeeded."""
-        return all(result.ok for result in self)
-
-    @property
-    def succeeded(self) -> Results:
-        return Results(result for result in self if result.ok)
-
-    @property
-    def failed(self) -> Results:
-        """Those that failed; not those that were cancelled or skipped."""
-        return Results(result for result in self if result.state is State.FAILED)
-
-    def __getitem__(self, key: Any) -> Any:
-        """By position, or by the task's id."""
-        if isinstance(key, str):
-            for result in self:
-                if result.id == key:
-                    return result
-            raise KeyError(key)
-        return super().__getitem__(key)
-
-
-class TaskHandle:
-    """A submitted task. Awaiting it gives its result, or raises its error."""
-
-    def __init__(self, host: Host, task: Task) -> None:
-        self.task = task
-        self._host = host
-        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    @property
-    def id(self) -> str:
-        return self.task.id
-
-    @property
-    def result(self) -> TaskResult:
-        """What is known of it so far."""
-        return self._host.result(self.id)
-
-    @property
-    def state(self) -> State:
-        return self.result.state
-
-    @property
-    def done(self) -> bool:
-        return self.ended.done()
-
-    def cancel(self) -> None:
-        """Have it stopped, with all its processes. Its partial work stays pinned."""
-        self._host.run.cancel([self.id])
-
-    def __await__(self) -> Generator[Any, None, TaskResult]:
-        return self._wait().__await__()
-
-    async def _wait(self) -> TaskResult:
-        while not self.ended.done():
-            # The host fails the waiting of all handles when its loop ends.
-            await asyncio.shield(self.ended)
-        self.ended.result()
-        result = self.result
-        if result.error is not None:
-            raise result.error
-        return result
-
-    def __repr__(self) -> str:
-        return f"<TaskHandle {self.id!r} {self.state.value}>"
+_OF_A_REPOSITORY = ("base", "checks", "land", "setup", "workspaces")
+"""Settings that mean nothing without one."""
 
 
 class Host:
-    """A run that is open in this process, and the handles of its tasks."""
+    """A run that is open in this process, and the handles of its tasks.
+
+    Made, it has made nothing: it knows the repository, the settings and the agents. What is wrong with
+    those is raised then; what is wrong with its first tasks, by :meth:`open`, before there is a run.
+    """
+
+    run: LiveRun | LocalRun
 
     def __init__(
         self,
@@ -152,222 +66,206 @@ class Host:
         repository: str | Path | None,
         given: Mapping[str, Any],
         agents: Mapping[str, Player] | None,
-        driver: Any,
+        driver: Played | None,
         title: str,
     ) -> None:
         self.handles: dict[str, TaskHandle] = {}
-        self.asked: dict[str, asyncio.Future[str]] = {}
-        self._numbers = itertools.count(1)
-        self._listeners: list[Callable[[Progress], object]] = []
-        self._waiters: set[asyncio.Future[None]] = set()
+        self.closed = False
+        self.stopped = False
+        """Whether somebody else told the run to stop before its end."""
+        self._pending: dict[str, TaskHandle] = {}
+        self._numbers: defaultdict[str, itertools.count[int]] = defaultdict(lambda: itertools.count(1))
+        self._percentages: dict[str, float] = {}
+        self._listeners: list[Listener] = []
         self._questions: deque[tuple[Decision, asyncio.Future[str]]] = deque()
-        self._driver = driver if driver is not None else default_driver.get()
-        self._players = {name: _player(name, player) for name, player in (agents or {}).items()}
+        """Those that have been put, and have no id yet."""
+        self._asked: dict[str, asyncio.Future[str]] = {}
+        self._token: Token[Host | None] | None = None
+        self._title = title
+        if repository is None:
+            useless = next((name for name in _OF_A_REPOSITORY if given.get(name)), None)
+            if useless is not None:
+                raise PlanError(f"{useless} needs a repository, and repository=None says that there is none")
         self.repo = None if repository is None else Repository.discover(repository)
-        settings = config.load_settings(None if self.repo is None else self.repo.root, flags=given)
-        self.options = settings.options(retries=0, on_conflict="fail")
-        self.agents: dict[str, Agent] = {}
-        if self.repo is not None:
-            self.agents = config.load_agents(self.repo.root, settings)
-        for name, player in self._players.items():
-            self.agents[name] = player if isinstance(player, Agent) else Agent(name=name, driver="python")
+        root = None if self.repo is None else self.repo.root
+        self.settings = config.load_settings(root, flags=given)
+        self.options = self.settings.options(retries=0, on_conflict="fail")
+        self.cast = Cast(
+            config.load_agents(root, self.settings),
+            agents,
+            driver if driver is not None else default_driver.get(),
+        )
+
+    # --- opening and closing -----------------------------------------------------------------------
+
+    async def open(self, wishes: Sequence[Wish], listeners: Iterable[Listener] = ()) -> None:
+        """Begin the run with these tasks. What is wrong with them is raised before there is a run."""
+        tasks = self._read(wishes)
+        self.loop = asyncio.get_running_loop()
+        self.run = self._make_run()
+        await self.run.__aenter__()
+        self._listeners += listeners
+        # Agents that are functions run in the context of who submits them: there, a question is ours.
+        self._token = current_host.set(self)
+        self.run.watch(self._on_transitions)
+        self.run.on_progress(self._on_progress)
+        self.run.engine.on_rest(self._on_rest)
+        if isinstance(self.run, LiveRun):
+            _BRANCHES[str(self.run.repo.git_dir)] = self.run.info.branch
+            self.run.on_problem = _log.warning
+        self._add(tasks)
+
+    def _make_run(self) -> LiveRun | LocalRun:
+        options, agents, clock = self.options, self.cast.agents, default_clock.get()
         if self.repo is None:
-            self.run: LocalRun | LiveRun = LocalRun(
-                self.options, agents=self.agents, driver_for=self._driver_for
-            )
-            return
+            return LocalRun(options, agents=agents, driver_for=self.cast.driver_for, clock=clock)
+        settings = self.settings
         spec = RunSpec(
             tasks=(),
-            agents=self.agents,
-            options=self.options,
+            agents=agents,
+            options=options,
             setup=settings.setup,
             check_timeout=settings.check_timeout,
-            title=title,
+            title=self._title,
             base=settings.base,
         )
-        self.run = LiveRun.create(
+        return LiveRun.create(
             self.repo,
             spec,
             branch=None if settings.base else _continued(self.repo),
-            driver_for=self._driver_for,
+            driver_for=self.cast.driver_for,
+            clock=clock,
             workspaces=settings.workspace_folder,
         )
 
-    async def __aenter__(self) -> Self:
-        await self.run.__aenter__()
-        if isinstance(self.run, LiveRun):
-            _BRANCHES[str(self.run.repo.git_dir)] = self.run.info.branch
-        self.run.watch(self._on_transitions)
-        self.run.on_progress(self._on_progress)
-        return self
+    async def close(self) -> None:
+        """End what is under way, and wait until all of it is gone."""
+        self.closed = True
+        if self._token is not None:
+            # A generator may be left in another context than it was entered in.
+            with contextlib.suppress(ValueError):
+                current_host.reset(self._token)
+        await self.run.__aexit__(None, None, None)
 
-    async def __aexit__(self, *exc: object) -> None:
-        try:
-            await self.run.__aexit__(*exc)
-        finally:
-            for handle in self.handles.values():
-                if not handle.ended.done():
-                    handle.ended.cancel()
-            for question in self.asked.values():
-                question.cancel()
+    async def interrupt(self) -> None:
+        """Stop what runs, so that a resume goes on with it, and wait until it has stopped."""
+        self.run.interrupt()
+        await self.run.wait()
+
+    def cancel(self, ids: Sequence[str] | None = None) -> None:
+        """Cancel these tasks, or all. Without effect once the group has ended."""
+        if not self.closed:
+            self.run.cancel(ids)
 
     # --- tasks -------------------------------------------------------------------------------------
 
     def submit(self, wishes: Sequence[Wish]) -> list[TaskHandle]:
         """Submit tasks that may need one another, in any order. All of them, or none."""
-        tasks = [self._named(_task(wish, index)) for index, wish in enumerate(wishes)]
-        for task in tasks:
-            self._check_agent(task)
-        self.run.submit(tasks)
-        handles = [TaskHandle(self, task) for task in tasks]
-        self.handles.update((handle.id, handle) for handle in handles)
-        return handles
+        if self.closed:
+            raise RuntimeError("this group has ended; submit tasks inside its block, or make a new group")
+        return self._add(self._read(wishes))
 
-    def _named(self, task: Task) -> Task:
-        task = config.with_agent_defaults(task, self.agents)
+    def _add(self, tasks: Sequence[Task]) -> list[TaskHandle]:
+        if not tasks:
+            return []
+        self.run.submit(tasks)
+        handles = {task.id: TaskHandle(self, task) for task in tasks}
+        self.handles |= handles
+        self._pending |= handles
+        return list(handles.values())
+
+    def _read(self, wishes: Sequence[Wish]) -> list[Task]:
+        """The tasks, checked, each with an id. Raises :class:`PlanError`."""
+        tasks = [
+            config.check_task(wish, index) if isinstance(wish, Task) else config.task_from_dict(wish, index)
+            for index, wish in enumerate(wishes)
+        ]
+        taken = {task.id for task in tasks}
+        for index, task in enumerate(tasks):
+            named = config.with_agent_defaults(self._named(task, taken), self.cast.agents)
+            where = f"task {named.id!r}"
+            if named.run is None:
+                self.cast.check(named.agent, where=where)
+            if named.checks and self.repo is None:
+                raise PlanError("checks need a repository, and this group has none", where=where)
+            tasks[index] = named
+        graph.check(tasks, self.handles)
+        return tasks
+
+    def _named(self, task: Task, taken: set[str]) -> Task:
         if task.id:
             return task
-        while True:
-            name = f"{task.agent or 'run'}-{next(self._numbers)}"
-            if name not in self.handles:
-                return replace(task, id=name)
-
-    def _check_agent(self, task: Task) -> None:
-        if task.run is not None or task.agent in self.agents or self._driver is not None:
-            return
-        config.check_agent(task.agent, self.agents, where=f"task {task.id!r}")
-
-    def _driver_for(self, agent: Agent) -> Driver | FunctionDriver:
-        player = self._players.get(agent.name)
-        if player is not None and not isinstance(player, Agent):
-            return _driver(player)
-        if self._driver is not None and agent.name not in self.agents and not agent.command:
-            return _driver(self._driver)
-        if agent.driver == "python":
-            raise AgentError(f"the agent {agent.name!r} is a function of a program that is not running")
-        return drivers.driver_for(agent)
+        stem = task.agent or "run"
+        # An agent's name may be as long as an id.
+        names = (f"{stem[:190]}-{number}" for number in self._numbers[stem])
+        return replace(task, id=next(name for name in names if name not in taken | self.handles.keys()))
 
     def result(self, task_id: str) -> TaskResult:
+        """What is known of a task."""
         record = self.run.view.records.get(task_id)
         if record is not None:
             return record.result()
         return TaskResult(task=self.handles[task_id].task, state=State.WAITING)
 
     def results(self) -> Results:
+        """What is known of every task, in the order of submission."""
         return Results(self.result(task_id) for task_id in self.handles)
 
     # --- waiting -----------------------------------------------------------------------------------
 
-    async def settle(self, ids: Iterable[str] | None = None) -> None:
-        """Wait until these tasks, or all, have ended. A person's answer is waited for, too."""
-        wanted = list(self.handles if ids is None else ids)
-        engine = self.run.engine
-        while engine.error is None and not all(self.handles[i].done for i in wanted):
-            if engine.idle and engine.scheduler.paused:
-                # Somebody told the run to stop: what has not started will not start here.
-                self.run.cancel(reason=Reason.INTERRUPTED)
-            change: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiters.add(change)
-            idle = None if engine.idle else asyncio.ensure_future(self.run.wait())
-            try:
-                waits = {change} if idle is None else {change, idle}
-                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                self._waiters.discard(change)
-                if idle is not None:
-                    idle.cancel()
-        if engine.error is not None:
-            raise engine.error
+    async def settle(self) -> None:
+        """Wait until everything has ended, also what is submitted meanwhile, or the run goes no further.
+
+        A person's answer is waited for, too. Raises whatever ended the run, if that is not its tasks.
+        """
+        while self._pending:
+            # One after the other: the waits together cost no more than the tasks do.
+            await next(iter(self._pending.values())).wait()
+        if self.run.engine.error is not None:
+            raise self.run.engine.error
 
     def _on_transitions(self, transitions: Sequence[Transition]) -> None:
-        view = self.run.view
         for transition in transitions:
             if isinstance(transition, TaskChanged):
-                handle = self.handles.get(transition.task_id)
-                if handle is None:
-                    continue
-                record = view.records[transition.task_id]
-                if record.state.settled and not handle.done:
-                    handle.ended.set_result(None)
-                self._publish(record.task, transition.target, None, record.message, transition.reason)
+                self._on_change(transition)
             elif isinstance(transition, DecisionOpened):
-                decision = transition.decision
-                _log.warning(
-                    "%s waits for an answer: %s (agentful decide %s)",
-                    decision.id,
-                    decision.question,
-                    decision.id,
-                )
-                if decision.kind == "ask" and self._questions and self._questions[0][0] == _bare(decision):
-                    self.asked[decision.id] = self._questions.popleft()[1]
+                self._on_question(transition.decision)
             elif isinstance(transition, DecisionClosed):
-                question = self.asked.pop(transition.decision_id, None)
-                if question is not None and not question.done():
-                    question.set_result(transition.answer)
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+                answer = self._asked.pop(transition.decision_id, None)
+                if answer is not None and not answer.done():
+                    answer.set_result(transition.answer)
 
-    async def ask(self, decision: Decision) -> str:
-        answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._questions.append((decision, answer))
-        self.run.ask(decision)
-        return await answer
-
-    # --- progress ----------------------------------------------------------------------------------
-
-    def listen(self, listener: Callable[[Progress], object]) -> Callable[[], None]:
-        """Have ``listener`` called with progress; call what comes back to end that."""
-        self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener)
-
-    def _on_progress(self, task_id: str, event: AgentEvent) -> None:
-        record = self.run.view.records.get(task_id)
-        if record is None or task_id not in self.handles:
+    def _on_change(self, change: TaskChanged) -> None:
+        handle = self.handles.get(change.task_id)
+        if handle is None:
             return
-        if isinstance(event, AgentProgress):
-            self._publish(record.task, record.state, event.percentage, event.message, None)
-        elif isinstance(event, AgentMessage):
-            self._publish(record.task, record.state, None, event.text, None)
+        if change.target.settled:
+            self._pending.pop(handle.id, None)
+            handle.end()
+        elif change.source.settled:
+            self._pending[handle.id] = handle
+            handle.begin_again()
+        if change.target is State.RUNNING:
+            self._percentages.pop(handle.id, None)
+        elif change.target is State.SUCCEEDED:
+            self._percentages[handle.id] = 100.0
+        if change.source is not change.target or change.reason is not None:
+            record = self.run.view.records[handle.id]
+            self._publish(record.task, change.target, record.message, change.reason)
 
-    def _publish(
-        self, task: Task, state: State, percentage: float | None, message: str, reason: Reason | None
-    ) -> None:
-        if not self._listeners:
+    def _on_rest(self) -> None:
+        """The run goes no further by itself: if that is for good, what waits for it has waited enough."""
+        engine = self.run.engine
+        if not engine.closed and not engine.scheduler.paused:
             return
-        view = self.run.view
-        progress = Progress(task, state, view.done, view.total, percentage, message, reason, view.at)
-        for listener in list(self._listeners):
-            listener(progress)
-
-
-def _continued(repo: Repository) -> str | None:
-    """The branch that this process landed on before, if what is checked out has not gone past it."""
-    branch = _BRANCHES.get(str(repo.git_dir))
-    tip = repo.ref(branch) if branch is not None else None
-    return branch if tip is not None and repo.is_ancestor(repo.head(), tip) else None
-
-
-def _task(wish: Wish, index: int) -> Task:
-    return wish if isinstance(wish, Task) else config.task_from_dict(wish, index)
-
-
-def _player(name: str, player: Any) -> Any:
-    if isinstance(player, Mapping):
-        return config.agent_from_dict(name, player)
-    if isinstance(player, Agent):
-        return player if player.name == name else replace(player, name=name)
-    if isinstance(player, Driver | FunctionDriver) or callable(player):
-        return player
-    raise PlanError(f"agent {name!r} is neither an Agent, a driver nor a function, but {player!r:.80}")
-
-
-def _driver(player: Any) -> Driver | FunctionDriver:
-    if isinstance(player, Driver | FunctionDriver) and not inspect.isclass(player):
-        return player
-    return PythonDriver(player)
-
-
-def _bare(decision: Decision) -> Decision:
-    """A decision as it was before it was given an id and a time."""
-    return replace(decision, id="", asked_at=0.0)
+        self.stopped = not engine.closed or self.stopped
+        problem = engine.error
+        for handle in self._pending.values():
+            handle.end(problem or self._unfinished(handle.task))
+        self._pending.clear()
+        for question, answer in [*self._questions, *self._asked.items()]:
+            if not answer.done():
+                text = question if isinstance(question, str) else question.question
+                answer.set_exception(problem or AgentfulError(f"nobody answered before the run ended: {text}"))
+        self._questions.clear()
+        self._asked.clear()

@@ -99,37 +99,40 @@ def frame(view: RunView, scene: Scene, now: float, width: int, height: int) -> l
     foot: list[Line] = [[(clip(one_line(scene.notice), width), "dim")]] if scene.notice else []
     room = max(3, height - len(head) - len(foot))
 
-    needs_you = [_decision(decision, width) for decision in view.open_decisions()]
+    # More than there is room for is counted, and not looked at.
+    decisions = view.open_decisions()
     failed = sorted(by_state[State.FAILED], key=lambda record: record.since, reverse=True)
-    needs_you += [_failed(record, width) for record in failed]
-    working = _working(by_state, scene, now, width)
-    ready = [_ready(record, scene, width) for record in by_state[State.READY]]
+    working = [*by_state[State.STOPPING], *by_state[State.RUNNING], *by_state[State.LANDING]]
+    ready = by_state[State.READY]
+    needs_you = [_decision(decision, width) for decision in decisions[:room]]
+    needs_you += [_failed(record, width) for record in failed[:room]]
+    sections = [
+        ("NEEDS YOU", len(decisions) + len(failed), needs_you),
+        ("WORKING", len(working), _working(working[:room], scene, now, width)),
+        ("READY", len(ready), [_ready(record, scene, width) for record in ready[:room]]),
+    ]
+    sections = [section for section in sections if section[1]]
     ends = [
         line
         for line in (_waiting(by_state[State.WAITING], view, width), *_ended(by_state, width))
         if line is not None
-    ]
-
-    ends = ends[: max(1, room // 4)]
+    ][: max(1, room // 4)]
     room -= len(ends)
-    sections = [("NEEDS YOU", needs_you), ("WORKING", working), ("READY", ready)]
-    sections = [(name, blocks) for name, blocks in sections if blocks]
     body: list[Line] = []
-    for index, (name, blocks) in enumerate(sections):
+    for index, (name, total, blocks) in enumerate(sections):
         # What comes after keeps a third of the room, if it has so much to show.
-        after = sum(1 + sum(map(len, later)) for _, later in sections[index + 1 :])
+        after = sum(1 + sum(map(len, later)) for _, _, later in sections[index + 1 :])
         mine = max(2, room - min(after, max(2 * (len(sections) - index - 1), room // 3)))
         if room < 2:
             break
-        shown = _fit(name, blocks, min(mine, room))
+        shown = _fit(name, total, blocks, min(mine, room))
         room -= len(shown)
         body += shown
     return [clip_line(line, width) for line in (*head, *body, *ends, *foot)][:height]
 
 
-def _fit(name: str, blocks: list[list[Line]], room: int) -> list[Line]:
+def _fit(name: str, total: int, blocks: list[list[Line]], room: int) -> list[Line]:
     """A headline, and as many blocks as there is room for; it says how many are left out."""
-    total = len(blocks)
     fitting = 0
     used = 1
     for block in blocks:
@@ -220,10 +223,7 @@ def reason_text(record: TaskRecord) -> str:
     return ": ".join(part for part in (reason, message) if part)
 
 
-def _working(
-    by_state: Mapping[State, list[TaskRecord]], scene: Scene, now: float, width: int
-) -> list[list[Line]]:
-    records = [*by_state[State.STOPPING], *by_state[State.RUNNING], *by_state[State.LANDING]]
+def _working(records: Sequence[TaskRecord], scene: Scene, now: float, width: int) -> list[list[Line]]:
     if not records:
         return []
     names = [clip(one_line(record.id), max(8, width // 4)) for record in records]

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import inspect
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -361,12 +363,7 @@ async def call_function(
     stop.on_request(this.cancel)
     try:
         if driver.blocking:
-            loop = asyncio.get_running_loop()
-
-            def emit_from_thread(event: AgentEvent) -> None:
-                loop.call_soon_threadsafe(emit, event)
-
-            value = await asyncio.to_thread(driver.call, attempt, emit_from_thread)
+            value = await _on_a_thread(driver, attempt, emit)
         else:
             value = driver.call(attempt, emit)
         if inspect.isawaitable(value):
@@ -377,10 +374,35 @@ async def call_function(
             raise
         this.uncancel()
         return Outcome(ok=False, reason=Reason.CANCELLED, message="stopped")
-    except Exception as error:  # noqa: BLE001
-        return Outcome(ok=False, reason=Reason.AGENT_FAILED, message=f"{type(error).__name__}: {error}")
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a function may well end in sys.exit
+        message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        return Outcome(ok=False, reason=Reason.AGENT_FAILED, message=message)
     finally:
         stop.forget()
+
+
+async def _on_a_thread(
+    driver: FunctionDriver, attempt: Attempt, emit: Callable[[AgentEvent], None]
+) -> object:
+    loop = asyncio.get_running_loop()
+    context = contextvars.copy_context()
+
+    def emit_from_thread(event: AgentEvent) -> None:
+        loop.call_soon_threadsafe(emit, event)
+
+    def call() -> object:
+        try:
+            return context.run(driver.call, attempt, emit_from_thread)
+        except StopIteration as error:
+            # A future does not take this one, and would be waited for without end.
+            raise RuntimeError("it raised StopIteration") from error
+
+    # A thread of its own: the loop's pool is smaller than the number of slots may be.
+    pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="agentful-agent")
+    try:
+        return await loop.run_in_executor(pool, call)
+    finally:
+        pool.shutdown(wait=False)
 
 
 def subject_of(task: Task) -> str:

@@ -103,6 +103,7 @@ class Engine:
         self.error: BaseException | None = None
         """What ended the loop, if anything has: the journal failed, or a bug of ours."""
         self._watchers: list[Watcher] = []
+        self._resting: list[Callable[[], object]] = []
         self._events: list[Event] = []
         self._acts: dict[tuple[str, bool], tuple[asyncio.Task[None], Stop]] = {}
         self._loop = asyncio.get_running_loop()
@@ -116,6 +117,10 @@ class Engine:
         """Have ``watcher`` called, in the loop, with transitions once they are durable."""
         self._watchers.append(watcher)
 
+    def on_rest(self, callback: Callable[[], object]) -> None:
+        """Have ``callback`` called, in the loop, whenever it comes to rest: it is idle, or it has ended."""
+        self._resting.append(callback)
+
     def post(self, event: Event) -> None:
         """Something happened. It is decided upon in the next turn of the loop."""
         self._events.append(event)
@@ -126,6 +131,11 @@ class Engine:
     def recover(self) -> None:
         """After a restore: find out what became of what was under way."""
         self._guard(lambda: self._carry_out(self.scheduler.recover(self.clock())))
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has ended: by itself, for :attr:`error`, or by :meth:`close`."""
+        return self._closed
 
     @property
     def idle(self) -> bool:
@@ -173,16 +183,18 @@ class Engine:
             self._end()
             for _, stop in self._acts.values():
                 stop.request()
-        if self._waiters and self.idle:
-            self._wake_waiters()
+        if self.idle:
+            self._rest()
 
     def _end(self) -> None:
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-        self._wake_waiters()
+        self._rest()
 
-    def _wake_waiters(self) -> None:
+    def _rest(self) -> None:
+        for callback in self._resting:
+            callback()
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.done():

@@ -184,6 +184,15 @@ class JournalFile:
             )
         return self._decode_info(run_id, body)
 
+    def remove_run(self, run_id: str) -> None:
+        """Forget a run of which nothing was ever written down. Raises for any other."""
+        with self._db.transaction() as db:
+            number, _ = self._load_run(db, run_id)
+            if db.execute("DELETE FROM heads WHERE run = ? AND seq = 0", (number,)).rowcount != 1:
+                raise JournalError(f"run {run_id} has a story, which is kept")
+            db.execute("DELETE FROM requests WHERE run = ?", (run_id,))
+            db.execute("DELETE FROM runs WHERE number = ?", (number,))
+
     def runs(self) -> list[RunInfo]:
         """All runs, newest first; none where there is no journal yet."""
         with self._db.snapshot() as db:

@@ -120,9 +120,9 @@ class Supervisor:
         directory is gone, and `OSError` where the machine has no room for it.
         """
         loop = asyncio.get_running_loop()
-        program = _find_program(spec)
         # The shell in a namespace drops variables whose names it could not have set itself.
         wrap = self._wrap if all(name.isidentifier() and name.isascii() for name in spec.env) else None
+        argv = (*wrap, _find_program(spec), *spec.argv[1:]) if wrap else spec.argv
         tag = proctree.new_tag()
         if wrap is None:
             proctree.become_subreaper()
@@ -133,10 +133,10 @@ class Supervisor:
             opened = stack.enter_context(ExitStack())
             opened.callback(os.close, reading)
             os.set_blocking(reading, False)
-            stdin = stack.enter_context(open(spec.stdin_file or os.devnull, "rb"))  # noqa: PTH123
-            argv = (*wrap, program, *spec.argv[1:]) if wrap else (program, *spec.argv[1:])
+            stdin = os.open(spec.stdin_file or os.devnull, os.O_RDONLY)
+            stack.callback(os.close, stdin)
             with proctree.tagged(tag):
-                popen = _popen(argv, spec, stdin.fileno(), writing)
+                popen = _popen(argv, spec, stdin, writing)
             opened.pop_all()
         family: proctree.Family = (
             proctree.Namespace(popen.pid, mark=spec.mark)
@@ -466,8 +466,10 @@ def _popen(argv: tuple[str, ...], spec: Spawn, stdin: int, output: int) -> subpr
             if error.errno != errno.ENOEXEC:
                 raise
             # A script without a #! line: run by the shell, as a shell and execvp(3) do it.
-            return start(("/bin/sh", *argv))
-    except (OSError, ValueError) as error:
+            return start(("/bin/sh", _find_program(spec), *argv[1:]))
+    except (OSError, ValueError, IndexError) as error:
+        # What the system says of a failed start is short. Looking costs nothing here, and much on the way.
+        _find_program(spec)
         _raise_for(error, spec)
 
 

@@ -21,7 +21,7 @@ from .. import drivers
 from ..core import graph
 from ..core.scheduler import BY_HAND, Scheduler
 from ..drivers.base import AgentMessage, AgentProgress
-from ..errors import JournalError, WorkspaceError
+from ..errors import GitError, JournalError, WorkspaceError
 from ..events import (
     AdvanceBranch,
     PrepareLanding,
@@ -169,6 +169,8 @@ class LiveRun(Verbs):
         self.live: dict[str, LiveTask] = {}
         self.problems: list[str] = []
         """For people: what went wrong beside the work, such as a state file that could not be read."""
+        self.on_problem: Callable[[str], object] = _ignore
+        """Called with each of these as it comes."""
         self._journal = journal
         self._lock = lock
         self._driver_for = driver_for or drivers.driver_for
@@ -349,15 +351,29 @@ class LiveRun(Verbs):
             self._inbox.close()
             try:
                 self._write_state()
-                state = self.view.state(live=False)
-                ended = self._clock() if self.view.done == self.view.total else None
-                self._journal.update_run(self.info.id, state=state, finished_at=ended)
-            except JournalError as error:
-                self.problems.append(str(error))
+                self._write_end()
+            except (JournalError, GitError) as error:
+                self._note([str(error)])
             self._files.close()
             self._journal.close()
             self._lock.release()
             self._pool.shutdown(wait=True)
+
+    def _write_end(self) -> None:
+        view, info = self.view, self.info
+        if not view.records and info.branch == BRANCHES + info.id and self.repo.ref(info.branch) == info.base:
+            # Nothing was ever to be landed on it.
+            self.repo.delete_refs({info.branch: info.base})
+        if not (view.records or view.decisions):
+            self._journal.remove_run(info.id)
+            return
+        ended = self._clock() if view.done == view.total else None
+        self._journal.update_run(info.id, state=view.state(live=False), finished_at=ended)
+
+    def _note(self, problems: Sequence[str]) -> None:
+        for problem in problems:
+            self.problems.append(problem)
+            self.on_problem(problem)
 
     # --- what the engine asks for --------------------------------------------------------------------
 
@@ -398,7 +414,7 @@ class LiveRun(Verbs):
         try:
             self._attempts.discard(task_id, attempt)
         except WorkspaceError as error:
-            self.problems.append(str(error))
+            self._note([str(error)])
         else:
             self._clean_soon()
 
@@ -472,7 +488,7 @@ class LiveRun(Verbs):
 
     def _take_edits(self) -> None:
         edits = self._files.read_edits()
-        self.problems += edits.problems
+        self._note(edits.problems)
         self._state_soon()  # which also puts back what could not be used
         for decision_id, answer in edits.answers:
             decision = self.view.decisions.get(decision_id)
@@ -532,6 +548,10 @@ class LiveRun(Verbs):
             decisions=tuple(self.view.decisions.values()),
             tests_passing=True if landed and options.checks else None,
         )
+
+
+def _ignore(_problem: str) -> None:
+    """It is read in ``problems``."""
 
 
 def _new_id() -> str:

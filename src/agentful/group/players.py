@@ -1,0 +1,107 @@
+"""Who plays a role: an agent of the repository's, or what code gives in its place."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import unicodedata
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from msgspec.structs import replace
+
+from .. import config, drivers
+from ..drivers.base import Driver, FunctionDriver
+from ..drivers.python import PythonDriver
+from ..errors import AgentError, PlanError
+from ..model import Agent
+
+if TYPE_CHECKING:
+    from .fields import Played, Player
+
+Make = Callable[[Agent], Driver | FunctionDriver]
+"""Makes the driver of one attempt."""
+
+
+class Cast:
+    """Who plays which role in one run.
+
+    Parameters
+    ----------
+    known
+        The agents that the repository, or the user, defines.
+    given
+        What code says for a role, which comes before those.
+    driver
+        What plays the roles that nobody else can: they are defined nowhere, or without a command.
+    """
+
+    def __init__(
+        self, known: Mapping[str, Agent], given: Mapping[str, Player] | None, driver: Played | None
+    ) -> None:
+        self.agents = dict(known)
+        self._makers: dict[str, Make] = {}
+        self._default = None if driver is None else _maker("driver", driver)
+        for key, player in (given or {}).items():
+            name = unicodedata.normalize("NFC", key)
+            if isinstance(player, Agent | Mapping):
+                self.agents[name] = _agent(name, cast("Agent | Mapping[str, Any]", player))
+                self._makers.pop(name, None)
+            else:
+                self.agents[name] = Agent(name=name, driver="python")
+                self._makers[name] = _maker(f"agents[{name!r}]", player)
+
+    def check(self, name: str, *, where: str) -> None:
+        """Raise :class:`PlanError` where nobody plays this role, or who does cannot be started."""
+        if name not in self._makers and not self._by_default(name):
+            config.check_agent(name, self.agents, where=where)
+
+    def driver_for(self, agent: Agent) -> Driver | FunctionDriver:
+        """The driver of one attempt. Raises :class:`AgentError` where there is none."""
+        make = self._makers.get(agent.name)
+        if make is None and self._by_default(agent.name):
+            make = self._default
+        if make is not None:
+            return make(agent)
+        if agent.driver == "python":
+            raise AgentError(f"the agent {agent.name!r} is a function of a program that is not running")
+        return drivers.driver_for(agent)
+
+    def _by_default(self, name: str) -> bool:
+        if self._default is None:
+            return False
+        agent = self.agents.get(name)
+        return agent is None or (agent.driver == "command" and not agent.command)
+
+
+def _agent(name: str, given: Agent | Mapping[str, Any]) -> Agent:
+    if isinstance(given, Mapping):
+        return config.agent_from_dict(name, given)
+    blank = Agent(name=name)
+    said = {field: getattr(given, field) for field in Agent.__struct_fields__}
+    said = {field: value for field, value in said.items() if value != getattr(blank, field)}
+    said.pop("name", None)
+    source = said.pop("source", "")
+    return replace(config.agent_from_dict(name, said), source=source)
+
+
+def _maker(label: str, player: Any) -> Make:
+    """How the driver of one attempt is made from what code gave for a role."""
+    is_driver = isinstance(player, Driver | FunctionDriver)
+    if inspect.isclass(player) and is_driver:
+        return cast("Make", player)
+    if is_driver and isinstance(player, FunctionDriver):
+        return lambda _agent: player
+    if is_driver:
+        # It may keep what it reads, and is for one attempt: each gets it as it is now.
+        return lambda _agent: copy.deepcopy(player)
+    if not callable(player):
+        raise PlanError(
+            f"{label} is neither an agent, a mapping of an agent's fields, a driver nor a function: "
+            f"{player!r:.80}"
+        )
+    try:
+        PythonDriver(player)
+    except TypeError as error:
+        raise PlanError(f"{label}: {error}") from None
+    return lambda _agent: PythonDriver(player)
