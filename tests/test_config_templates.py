@@ -24,6 +24,22 @@ NPM_NONE = '{"scripts": {"test": "echo \\"Error: no test specified\\" && exit 1"
         (["pyproject.toml", "tests/test_app.py"], {}, ("pytest -q",), ()),
         (["pytest.ini"], {}, ("pytest -q",), ()),
         (["src/app.py"], {}, (), ()),
+        (["setup.py", "app/test_app.py", "package.json"], {}, ("pytest -q",), ()),
+        (
+            ["pyproject.toml", "tests/test_app.py"],
+            {"Makefile": "test:\n\tpython -m unittest\n", "pyproject.toml": "[project]\n"},
+            ("python3 -m unittest",),
+            (),
+        ),
+        (
+            ["pyproject.toml", "tests/test_app.py"],
+            {"Makefile": "test:\n\tpython -m unittest\n", "pyproject.toml": "dev = ['pytest']\n"},
+            ("pytest -q",),
+            (),
+        ),
+        (["conftest.py"], {"Makefile": "\tpython -m unittest\n"}, ("pytest -q",), ()),
+        (["tests/test_app.py"], {}, ("pytest -q",), ()),
+        (["go.mod", "tools/test_gen.py"], {}, ("go test ./...",), ()),
         (["package.json"], {}, ("npm test",), ("npm install",)),
         (
             ["package.json", "package-lock.json"],
@@ -56,6 +72,7 @@ def test_agents_are_seen() -> None:
     files = [
         ".claude/agents/backend.md",
         ".claude/agents/x/tester.md",
+        ".claude/agents/README.md",
         ".claude/agents/note.txt",
         "agents/a.md",
     ]

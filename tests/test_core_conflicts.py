@@ -75,7 +75,7 @@ def ignored_by_git(tmp_path_factory: pytest.TempPathFactory) -> Oracle:
             if pattern not in folders:
                 folder = folders[pattern] = repository / f"d{len(folders)}"
                 folder.mkdir()
-                (folder / ".gitignore").write_text(pattern + "\n", encoding="utf-8")
+                (folder / ".gitignore").write_text(as_git(pattern) + "\n", encoding="utf-8")
         paths = "".join(f"{folders[pattern].name}/{path}\0" for pattern, path in pairs)
         options = ("--no-index", "--stdin", "-z", "-v", "-n")
         said = git("check-ignore", *options, given=paths.encode(), fine=(0, 1)).decode().split("\0")
@@ -85,12 +85,18 @@ def ignored_by_git(tmp_path_factory: pytest.TempPathFactory) -> Oracle:
     return ask
 
 
+def as_git(pattern: str) -> str:
+    """The same for git, which has to be told that what has no slash and no wildcard is at the root."""
+    plain = re.sub(r"\\\\.", "", pattern)
+    return pattern if "/" in pattern.rstrip("/") or re.search(r"[*?\[]", plain) else f"/{pattern}"
+
+
 # --- what a glob covers --------------------------------------------------------------------------
 
 TABLE = [
-    # A name without a slash matches at any depth, and what is below it.
+    # A name without a slash and without a wildcard is at the root, with what is below it.
     ("a.py", "a.py", True),
-    ("a.py", "x/y/a.py", True),
+    ("a.py", "x/y/a.py", False),
     ("a.py", "a.py/x", True),
     ("a.py", "ba.py", False),
     ("a.py", "aXpy", False),
@@ -98,7 +104,9 @@ TABLE = [
     ("*.py", "x/y.pyc", False),
     ("*.py", ".py", True),
     ("docs/", "docs/x", True),
-    ("docs/", "x/docs/y", True),
+    ("docs/", "x/docs/y", False),
+    ("**/docs/", "x/docs/y", True),
+    ("doc?/", "x/docs/y", True),
     ("docs/", "docs", False),
     ("docs/", "x/docs", False),
     # A slash ties it to the root.
@@ -385,7 +393,7 @@ def test_any_text_is_a_glob_or_a_plan_error(text: str) -> None:
         ("src/api/**", "src/api", True),
         ("/a", "/b", False),
         ("/a", "a", True),
-        ("/a/b", "b", True),
+        ("/a/b", "**/b", True),
         ("*.py", "*.js", True),  # through a folder a.py: what matches a folder covers what is below
         ("src/*.py", "src/x/*.py", False),
         ("src/*.py", "src/x.py/*.js", True),

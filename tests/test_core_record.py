@@ -151,9 +151,10 @@ def test_work_by_hand_is_by_hand_until_an_attempt_starts() -> None:
 
 def test_being_alone_ends_with_the_landing_or_when_a_person_wants_it_tried_again() -> None:
     tale = Tale().running().then(Trigger.FINISHED).then(Trigger.RETRIED, Reason.CONFLICT, alone=True)
-    assert tale.record.alone
-    tale.then(Trigger.STARTED).then(Trigger.FINISHED).then(Trigger.LANDED)
-    assert not tale.record.alone
+    found = [
+        tale.then(trigger).record.alone for trigger in (Trigger.STARTED, Trigger.FINISHED, Trigger.LANDED)
+    ]
+    assert found == [True, True, False]
     tale = Tale().running().then(Trigger.FINISHED).then(Trigger.RETRIED, Reason.CONFLICT, alone=True)
     tale.then(Trigger.CANCELLED, Reason.CANCELLED)
     assert tale.record.finished_at == 105.0

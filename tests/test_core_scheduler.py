@@ -734,6 +734,7 @@ def test_idle_is_when_only_somebody_outside_can_move_it_on() -> None:
     assert not play.idle(), "b lands later, paused or not"
     play.send(Interrupted(play.now))
     assert play.idle()
+    assert ("paused", "it lands when the run is resumed") in explained(play, "b")
     play.send(Unpaused(play.now))
     play.wait(50)
     play.land("b")
@@ -823,6 +824,14 @@ def test_explain_says_what_a_task_waits_for() -> None:
     assert explained(play, "f") == []
     play.landing_lost("f")
     assert explained(play, "f") == [("delay", "lands again in 30 s"), ("queue", "waits for a to land")]
+
+
+def test_explain_of_a_journal_says_what_would_keep_a_task_now() -> None:
+    play = Play(max_concurrency=1)
+    play.submit(Task(id="a"), Task(id="b"), Task(id="c", needs=("a",)))
+    restored = Scheduler.restore(play.log, Options(max_concurrency=2))
+    assert restored.explain("b") == []
+    assert [o.kind for o in restored.explain("c")] == [Need.NEEDS]
 
 
 def test_explain_names_who_runs_alone_and_who_keeps_it_waiting() -> None:

@@ -1,4 +1,4 @@
-"""Landing: merged aside, checked as merged, advanced by compare-and-swap; conflicts, and what becomes of them."""
+"""Landing: merged aside, checked as merged, advanced by compare-and-swap; and what becomes of conflicts."""
 
 from __future__ import annotations
 

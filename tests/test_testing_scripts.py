@@ -19,14 +19,18 @@ from agentful.drivers.base import (
     Outcome,
 )
 from agentful.errors import AgentError
+from agentful.group import TaskGroup, run
 from agentful.group.host import default_driver
 from agentful.model import Agent, Options, Reason, State, Task, Usage
 from agentful.runtime.local import LocalRun
 from agentful.testing import Script, ScriptedDriver, clock, run_virtual, use_driver
+from gitutil import git, make_repo, no_user_configuration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from agentful.group import Results
 
 
 def attempt(task_id: str = "api", agent: str = "backend", number: int = 1, workspace: Any = "/") -> Attempt:
@@ -243,3 +247,43 @@ def test_use_driver_plays_agents_that_are_defined_nowhere_meanwhile() -> None:
         read()
     read()
     assert seen == [driver, other, driver, None]
+
+
+def test_the_example_of_the_documentation() -> None:
+    driver = ScriptedDriver({"api": [Script().takes(300).fail("no database"), Script().done("it works")]})
+    with use_driver(driver):
+        task = Task("backend", "Implement the API", id="api", retries=1)
+        result = run_virtual(run(task, repository=None))
+    assert result.ok
+    assert "no database" in driver.attempts[1].prompt
+    assert result.duration == 300
+
+
+def test_a_whole_run_on_a_real_repository_takes_virtual_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_user_configuration(monkeypatch, tmp_path / "home")
+    repository = make_repo(tmp_path / "repository", {"README": "hello"})
+    driver = ScriptedDriver(
+        {
+            "api": Script().takes(300).write("src/api.py", "x = 1\n").done("the API"),
+            "ui": [
+                Script().write("half.py", "").takes(60).fail("no luck"),
+                Script().write("ui.py", "2").done(),
+            ],
+        }
+    )
+
+    async def main() -> Results:
+        async with TaskGroup(repository=repository, max_concurrency=2) as group:
+            api = group.submit("backend", "Implement the API", id="api")
+            group.submit("frontend", "Create the pages", id="ui", needs=[api], retries=1)
+        return group.results
+
+    with use_driver(driver):
+        results = run_virtual(main())
+    assert [(result.ok, result.duration) for result in results] == [(True, 300), (True, 60)]
+    assert [result.paths for result in results] == [("src/api.py",), ("ui.py",)]
+    assert results[1].commit is not None
+    assert git(repository, "show", f"{results[1].commit}:src/api.py") == "x = 1"
+    assert "no luck" in driver.attempts[2].prompt

@@ -14,12 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentful.errors import AgentfulError
+from agentful.errors import AgentError, AgentfulError
 from agentful.group.host import default_clock
+from agentful.runtime.process import Spawn, Supervisor
 from agentful.testing import EPOCH, Deadlock, VirtualLoop, clock, run_virtual
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
 
 
 def now() -> float:
@@ -241,6 +243,16 @@ def test_a_process_is_refused(start: Callable[[], Awaitable[Any]]) -> None:
 
     with pytest.raises(AgentfulError, match="leaps over it"):
         run_virtual(main())
+
+
+def test_the_supervisor_starts_no_process(tmp_path: Path) -> None:
+    async def main() -> None:
+        spawn = Spawn(argv=("touch", "started"), cwd=str(tmp_path), env=dict(os.environ), mark="r/t/1")
+        with pytest.raises(AgentError, match="leaps over it"):
+            await Supervisor(containment="group").run(spawn, print)
+
+    run_virtual(main())
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- no way on ------------------------------------------------------------------------------------

@@ -50,6 +50,7 @@ Definition = dict[str, Any]
 """What one or several places say about an agent, by the names of Agent's fields."""
 
 AGENT_FOLDER = ".claude/agents"
+README = "readme.md"
 
 AGENT_FIELDS = (
     Field("description", Text(), "What the agent is for, in a line."),
@@ -149,31 +150,37 @@ def extend_agent(agent: Agent, definition: Mapping[str, Any]) -> Agent:
 
 def load_agents(root: Path | None, settings: Settings | None = None) -> dict[str, Agent]:
     """The agents of a repository by name: its ``.claude/agents/**/*.md``, and the settings' tables.
-    Without a repository, only the latter.
+    Without a repository, only the latter. A ``README.md`` without front matter is no agent.
 
     Raises ConfigError for a file that cannot be used, or a name that two files give.
     """
-    definitions: dict[str, Definition] = {}
-    for path in [] if root is None else sorted((root / AGENT_FOLDER).rglob("*.md")):
-        if not is_plain_file(path):
-            continue
-        # A file's name may be bytes that are no text, which nothing could show.
-        shown = os.fsencode(path.relative_to(root)).decode("utf-8", "replace")
-        text = read_text(path, name=shown, limit=MAX_CONFIG, what="an agent file", error=ConfigError)
-        name, definition = parse_agent(text, shown)
-        if name in definitions:
-            other = definitions[name]["source"]
-            raise ConfigError(
-                f"the agent {name!r} stands in {other} already; name one differently", where=shown
-            )
-        definitions[name] = definition
-
+    definitions = {} if root is None else _from_files(root)
     defaults: Mapping[str, Any] = {}
     if settings is not None:
         defaults = settings.agent_defaults
         for name, definition in settings.agents.items():
             definitions[name] = lay_over(definitions.get(name, {}), definition)
     return {name: make_agent(name, definition, defaults) for name, definition in definitions.items()}
+
+
+def _from_files(root: Path) -> dict[str, Definition]:
+    found: dict[str, Definition] = {}
+    for path in sorted((root / AGENT_FOLDER).rglob("*.md")):
+        if not is_plain_file(path):
+            continue
+        # A file's name may be bytes that are no text, which nothing could show.
+        shown = os.fsencode(path.relative_to(root)).decode("utf-8", "replace")
+        text = read_text(path, name=shown, limit=MAX_CONFIG, what="an agent file", error=ConfigError)
+        if path.name.casefold() == README and not text.startswith("---"):
+            continue
+        name, definition = parse_agent(text, shown)
+        if name in found:
+            other = found[name]["source"]
+            raise ConfigError(
+                f"the agent {name!r} stands in {other} already; name one differently", where=shown
+            )
+        found[name] = definition
+    return found
 
 
 def parse_agent(text: str, source: str) -> tuple[str, Definition]:
@@ -277,6 +284,8 @@ def why_unusable(agent: Agent, *, which: Callable[[str], str | None] = shutil.wh
     program = agent.command[0]
     if "{" in program or ("/" in program and not Path(program).is_absolute()) or "PATH" in agent.env:
         return None
-    if which(program) is None:
-        return f"{label} runs {program!r}, which is not on this machine; install it, or name its full path"
-    return None
+    if which(program) is not None:
+        return None
+    if "/" in program and Path(program).exists():
+        return f"{label} runs {program!r}, which is no program that may be executed"
+    return f"{label} runs {program!r}, which is not on this machine; install it, or name its full path"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import ConfigError
 from .agents import AGENT_FIELDS
-from .fields import Duration, check_name
+from .fields import Duration, Folder, check_name
 from .settings import CONFIG_FIELDS, CONFIG_FILE, SETTING_FIELDS, layer
 from .source import MAX_CONFIG, Source, from_text, is_plain_file, nearest, parse_toml, read_text
 from .tomltext import toml_text, with_value
@@ -33,8 +33,8 @@ def set_setting(root: Path, key: str, value: object) -> Any:
     else:
         source = Source(name=key, data=value, error=ConfigError)
     checked = field.kind.read(source.root)
-    # "10m" says more to the next reader than 600.0 does.
-    keep = isinstance(field.kind, Duration) and isinstance(source.data, (str, int))
+    # "10m" says more to the next reader than 600.0 does, and "~" is right for every user.
+    keep = isinstance(field.kind, (Duration, Folder)) and isinstance(source.data, (str, int))
     said = source.data if keep else checked
 
     path = root / CONFIG_FILE

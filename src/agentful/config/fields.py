@@ -20,7 +20,7 @@ from msgspec import Struct
 from ..core.conflicts import check_glob
 from ..errors import PlanError
 from ..model import format_duration
-from .source import Value, is_unicode, kind_of, nearest
+from .source import Value, is_unicode, kind_of, nearest, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -102,7 +102,7 @@ def refuse_unknown(unknown: Mapping[str, Value], fields: Sequence[Field], what: 
     for key, item in unknown.items():
         known = [spelling for field in fields for spelling in (field.name, *field.aliases)]
         hint = nearest(key, known, what="key", listed=[field.name for field in fields])
-        raise item.source.error(f"unknown key {key!r} in {what}; {hint}", where=item.where)
+        raise item.source.error(f"unknown key {shorten(key)!r} in {what}; {hint}", where=item.where)
 
 
 # --- kinds ---------------------------------------------------------------------------------------
@@ -355,7 +355,7 @@ class Globs(Struct, frozen=True):
 
 
 class Program(Struct, frozen=True):
-    """A program and its arguments: a list, or one text that is split as a shell would."""
+    """A program and its arguments: a list, or one text that is split as a shell would. ``~`` as a shell."""
 
     def read(self, value: Value) -> tuple[str, ...]:
         if isinstance(value.data, (list, tuple)):
@@ -367,7 +367,12 @@ class Program(Struct, frozen=True):
                 value.fail(f"{value.shown} cannot be split into words: {str(error).lower()}")
         if not argv or not argv[0].strip():
             value.fail("it names no program")
-        return argv
+        try:
+            # No shell is there to read the '~' of one's own folder.
+            program = str(Path(argv[0]).expanduser()) if argv[0].startswith("~") else argv[0]
+        except RuntimeError:
+            value.fail(f"{argv[0]!r}: there is no such user's folder")
+        return (program, *argv[1:])
 
     def argument(self, item: Value) -> str:
         text = str(item.data) if isinstance(item.data, Path) else item.text
@@ -407,7 +412,7 @@ class Variables(Struct, frozen=True):
         for name, item in value.entries("a mapping of variables to texts"):
             text = item.text
             if not name or "=" in name or "\0" in name or not is_unicode(name):
-                item.fail(f"{name!r} cannot be the name of an environment variable")
+                item.fail(f"{shorten(name)!r} cannot be the name of an environment variable")
             if text is None:
                 item.fail(f"a text is wanted here, not {kind_of(item.data)}")
             found[name] = check_text(item, text)

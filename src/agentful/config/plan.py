@@ -23,6 +23,7 @@ from .agents import (
 )
 from .fields import (
     LONGEST_DURATION,
+    MOST_BARE_SECONDS,
     Anything,
     Duration,
     Field,
@@ -346,7 +347,7 @@ def check_task(task: Task, index: int = 0) -> Task:
     for name in ("timeout", "estimate"):
         # It is in seconds by now, also where it was given as a timedelta of many days.
         seconds = said.get(name)
-        if isinstance(seconds, float) and abs(seconds) < LONGEST_DURATION:
+        if isinstance(seconds, float) and MOST_BARE_SECONDS < seconds < LONGEST_DURATION:
             said[name] = timedelta(seconds=seconds)
     return _from_mapping(said, index, milliseconds=False)
 

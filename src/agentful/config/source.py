@@ -116,11 +116,13 @@ class Value:
         text = self.text
         if text is None:
             return kind_of(self.data)
-        return repr(text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 3] + "...")
+        return repr(shorten(text))
 
     def fail(self, message: str) -> NoReturn:
         """Raise the source's error, with the place and the key in front of the message."""
-        raise self.source.error(f"{self.key}: {message}" if self.key else message, where=self.where)
+        key = shorten(self.key)
+        label = key if key.isprintable() else repr(key)
+        raise self.source.error(f"{label}: {message}" if label else message, where=self.where)
 
     def entries(self, what: str) -> list[tuple[str, Value]]:
         """The entries of a mapping; ``what`` says what it should have been, where it is none."""
@@ -138,6 +140,11 @@ class Value:
     def items(self) -> list[Value]:
         """The items of a list."""
         return [Value(self.source, (*self.place, at), item) for at, item in enumerate(self.data)]
+
+
+def shorten(text: str) -> str:
+    """A text short enough for a message."""
+    return text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 3] + "..."
 
 
 def kind_of(data: Any) -> str:

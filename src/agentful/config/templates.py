@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from msgspec import Struct
 
-from .agents import AGENT_FOLDER
+from .agents import AGENT_FOLDER, README
 from .schema import SCHEMAS, schema_text
 from .settings import CONFIG_FILE
 from .tomltext import toml_text
@@ -17,7 +17,7 @@ from .tomltext import toml_text
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-INSPECTED = ("Makefile", "package.json")
+INSPECTED = ("Makefile", "package.json", "pyproject.toml", "requirements.txt", "setup.cfg", "tox.ini")
 """Files whose text tells :func:`detect` more than their name does."""
 
 _STATE = PurePosixPath(CONFIG_FILE).parent
@@ -25,6 +25,8 @@ _MAKE_TEST = re.compile(r"^test[ \t]*:(?!=)", re.MULTILINE)
 _NO_TEST = "no test specified"
 """What ``npm init`` leaves for a test script."""
 
+_PYTEST = frozenset({"pytest.ini", "conftest.py"})
+_PYTHON = frozenset({"pyproject.toml", "requirements.txt", "setup.cfg", "setup.py", "tox.ini"})
 _NODE = {
     "pnpm-lock.yaml": ("pnpm install --frozen-lockfile", "pnpm test"),
     "yarn.lock": ("yarn install --frozen-lockfile", "yarn test"),
@@ -47,16 +49,23 @@ def detect(files: Iterable[str], texts: Mapping[str, str] | None = None) -> Dete
     """Guess from the paths of a repository's files, and the texts of those in ``INSPECTED`` where known.
 
     Paths are relative to the root, with forward slashes. The first of these that fits is the check:
-    pytest, the package manager's ``test`` script, ``go test``, ``cargo test``, ``make test``.
+    pytest or unittest in a Python project, the package manager's ``test`` script, ``go test``, ``cargo
+    test``, ``make test``, pytest where there are only tests for it.
     """
     paths = {PurePosixPath(path) for path in files}
     top = {path.name for path in paths if len(path.parts) == 1}
     known = texts or {}
     folder = PurePosixPath(AGENT_FOLDER)
-    agents = tuple(sorted(path.stem for path in paths if folder in path.parents and path.suffix == ".md"))
-
-    if top & {"pytest.ini", "conftest.py", "tox.ini"} or any(map(_is_python_test, paths)):
-        return Detected(checks=("pytest -q",), agents=agents)
+    agents = tuple(
+        sorted(
+            path.stem
+            for path in paths
+            if folder in path.parents and path.suffix == ".md" and path.name.casefold() != README
+        )
+    )
+    tested = bool(top & _PYTEST) or any(map(_is_python_test, paths))
+    if tested and top & (_PYTEST | _PYTHON):
+        return Detected(checks=(_python_check(top, known),), agents=agents)
     if "package.json" in top and _has_test_script(known.get("package.json")):
         setup, check = next(
             (commands for lock, commands in _NODE.items() if lock in top), ("npm install", "npm test")
@@ -68,7 +77,15 @@ def detect(files: Iterable[str], texts: Mapping[str, str] | None = None) -> Dete
         return Detected(checks=("cargo test --quiet",), agents=agents)
     if "Makefile" in top and _MAKE_TEST.search(known.get("Makefile", "test:")):
         return Detected(checks=("make test",), agents=agents)
-    return Detected(agents=agents)
+    return Detected(checks=(_python_check(top, known),) if tested else (), agents=agents)
+
+
+def _python_check(top: set[str], known: Mapping[str, str]) -> str:
+    """pytest, which runs the tests of unittest as well, unless only unittest is ever spoken of."""
+    said = "\n".join(known.values())
+    if not top & _PYTEST and "unittest" in said and "pytest" not in said:
+        return "python3 -m unittest"
+    return "pytest -q"
 
 
 def _is_python_test(path: PurePosixPath) -> bool:

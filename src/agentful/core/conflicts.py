@@ -3,8 +3,10 @@ r"""Scopes: which paths a glob covers, and whether two globs share one.
 A scope is a tuple of globs, relative to the repository's root. They read as lines of a ``.gitignore``
 do, with the word "ignores" taken for "covers":
 
-- A glob without a slash, other than a trailing one, matches at any depth: ``*.py``, ``docs``.
-- A leading or inner slash ties it to the root: ``/Makefile``, ``src/api``.
+- A glob with a wildcard and without a slash, other than a trailing one, matches at any depth: ``*.py``.
+- A leading or inner slash ties it to the root: ``/*.toml``, ``src/api``. So does having no wildcard:
+  ``docs`` and ``README.md`` are the ones at the root. That is not git's rule, by which two plain names
+  would share a path (``docs/README.md`` inside of each other); ``**/docs`` is any folder of that name.
 - ``*`` is any run of characters, ``?`` any one, ``[abc]``, ``[a-z]``, ``[[:digit:]]`` one of some,
   ``[!a-z]`` or ``[^a-z]`` one of all others. None of them matches a slash.
 - ``**`` as a whole segment is any number of folders: ``**/x`` and ``a/**/b`` also match where there is
@@ -14,7 +16,7 @@ do, with the word "ignores" taken for "covers":
   ``src/api``.
 - A backslash takes the meaning from the character after it: ``app/\[id\]/page.tsx``.
 
-Where this is not git: there is no ``!`` negation and no ``#`` comment; a character is a Unicode
+Where this also is not git: there is no ``!`` negation and no ``#`` comment; a character is a Unicode
 character and not a byte; case always matters. Globs that git would take and never match are refused
 by :func:`check_glob` instead, as are those that mean something in other dialects (``{a,b}``).
 
@@ -55,6 +57,7 @@ _NAMES_TO_EXPLAIN = {
     "..": "'..' leaves the repository; name paths from its root",
     ".git": "nothing inside .git is ever landed; leave it out",
 }
+_WILDCARD = re.compile(r"(?<!\\)(?:\\\\)*[*?\[]")
 _LAST = 0x10FFFF
 _ANY: Ranges = ((1, ord("/") - 1), (ord("/") + 1, _LAST))
 _CLASSES: dict[str, Ranges] = {
@@ -119,7 +122,8 @@ def _read(pattern: str) -> _Glob:
     # "./x" says "here, at the root" and has to go on saying it once the dot is gone.
     lead = text.startswith("/") or (len(parts) == 1 and text != pattern)
 
-    names: list[Name | None] = [] if lead or len(parts) > 1 else [None]
+    tied = lead or len(parts) > 1 or not _WILDCARD.search(text)
+    names: list[Name | None] = [] if tied else [None]
     texts: list[str] = []
     for part in parts:
         if set(part) == {"*"} and len(part) > 1:

@@ -907,8 +907,7 @@ class Scheduler:
             State.STOPPING,
         ):
             for record in list(self._by_state[state].values()):
-                if record.state is state:
-                    self._cancel(record, reason, cascade=False)
+                self._cancel(record, reason, cascade=False)
 
     def _cancel(self, record: TaskRecord, reason: Reason, *, cascade: bool = True) -> None:
         if record.state in _UNSTARTED:

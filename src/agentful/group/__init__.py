@@ -15,7 +15,7 @@ repository lands on one integration branch, so that what comes later starts from
 from __future__ import annotations
 
 from .api import AgentPool, TaskGroup, ask, ask_sync, run, run_sync
-from .host import Progress, Results, TaskHandle
+from .handle import Progress, Results, TaskHandle
 
 __all__ = [
     "AgentPool",

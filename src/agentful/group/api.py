@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from typing import TYPE_CHECKING, Any, Self, cast
+import contextlib
+import inspect
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, cast
+
+from msgspec.structs import replace
 
 from .. import config
-from ..errors import TaskGroupError
-from ..model import Decision, Reason, State, Task
+from ..errors import PlanError, TaskError, TaskGroupError
+from ..model import Decision, Reason, State, Task, ids_of
 from ..runtime import branch
 from ..runtime.run import LiveRun
-from .host import Host, Results, current_host
+from .host import Host, current_host
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
-    from datetime import timedelta
+    from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable
     from pathlib import Path
+    from types import TracebackType
+    from typing import Literal
 
-    from ..model import TaskResult
-    from .host import Player, Progress, TaskHandle, Wish
+    from ..model import Named, TaskResult
+    from .fields import GroupOptions, PoolOptions, RunFields, TaskFields, Wish
+    from .handle import Progress, Results, TaskHandle
 
-_SETTINGS = ("agents", "checks", "driver", "land", "on_progress", "repository", "title")
+T = TypeVar("T")
+
+_NO_SETTINGS = ("agents", "driver", "on_progress", "repository", "title")
+"""What a group takes that no configuration file could say."""
+_OF_THE_GROUP = (*_NO_SETTINGS, "land")
 """What `run` takes beside a task's own fields."""
 
 
@@ -29,8 +39,13 @@ class TaskGroup:
     """Tasks that run in parallel where that is safe, and in order where it is not.
 
     Await it for the results of the tasks it was given, or enter it with ``async with`` and submit more.
-    Awaited, it raises :class:`TaskGroupError` only with ``fail_fast``; leaving the block raises one
-    wherever a task failed, so that ``except* ConflictError`` works.
+    Awaited, it raises :class:`TaskGroupError` only with ``fail_fast``: without, look at the results.
+    Leaving the block raises one wherever a task failed, so that ``except* ConflictError`` works. Either
+    way it raises one where somebody else stopped the run before its end.
+
+    An exception in the block cancels what has not ended. Cancelling the code that waits, as Ctrl-C does,
+    stops it as well, but so that ``agentful resume`` can go on with it. Both wait until all processes
+    are gone.
 
     Parameters
     ----------
@@ -47,17 +62,22 @@ class TaskGroup:
     timeout
         Seconds, or a ``timedelta``, for the whole group.
     on_progress
-        Called with the agent's name and a :class:`Progress`.
+        Called with the agent's name and a :class:`Progress`. Where it raises, that is logged.
     agents
-        Who plays a role, by name: an :class:`Agent`, a driver, a function, or a mapping of an agent's
-        fields. They come before those that the repository defines.
+        Who plays a role, by name: an :class:`Agent`, a mapping of an agent's fields, a function, a driver.
+        They come before those that the repository defines.
     driver
-        Who plays the roles that are defined nowhere.
+        Who plays the roles that are defined nowhere, or without a command.
     repository
         A path in the repository to work on; ``None`` for tasks that run in the current folder and land
         nothing.
     land
         Move the user's branch to the result, if every task succeeded.
+    title
+        What it is about, for people.
+    settings
+        Any other setting of a run, as in ``.agentful/config.toml``: ``checks``, ``retries``, ``conflicts``,
+        ``on_failure`` and so on. What is not said is taken from there.
 
     Raises :class:`PlanError` or :class:`ConfigError` before anything has started.
     """
@@ -66,43 +86,19 @@ class TaskGroup:
         self,
         tasks: Iterable[Wish] = (),
         options: Mapping[str, Any] | None = None,
-        *,
-        mode: str | None = None,
-        max_concurrency: int | str | None = None,
-        fail_fast: bool | None = None,
-        timeout: float | timedelta | None = None,
-        retries: int | None = None,
-        conflicts: str | None = None,
-        checks: Sequence[str] | None = None,
-        on_progress: Callable[[str, Progress], object] | None = None,
-        agents: Mapping[str, Player] | None = None,
-        driver: Any = None,
-        repository: str | Path | None = ".",
-        land: bool = False,
-        title: str = "",
+        **settings: Unpack[GroupOptions],
     ) -> None:
-        given = config.options_from_dict(dict(options or {}))
-        said = {
-            "mode": mode,
-            "max_concurrency": max_concurrency,
-            "fail_fast": fail_fast,
-            "timeout": timeout,
-            "retries": retries,
-            "conflicts": conflicts,
-            "checks": checks,
-        }
-        given |= config.check_options({name: value for name, value in said.items() if value is not None})
+        if isinstance(tasks, str | Mapping | Task):
+            raise PlanError("tasks are given as a list, also if there is only one")
+        said = {name: value for name, value in settings.items() if value is not None}
+        given = config.options_from_dict(_mapping(options or {}))
         listener = given.pop("on_progress", None)
-        self._listener: Callable[[str, Progress], object] | None = on_progress or listener
-        self._given_options = given
+        given |= config.check_options({n: value for n, value in said.items() if n not in _NO_SETTINGS})
+        self._listener = _checked_listener(settings.get("on_progress") or listener)
         self._given = list(tasks)
-        self._agents = agents
-        self._driver = driver
-        self._repository = repository
-        self._land = land
-        self._title = title
+        self._options = given
+        self._settings = settings
         self._host: Host | None = None
-        self._token: Any = None
 
     # --- awaiting ----------------------------------------------------------------------------------
 
@@ -110,68 +106,95 @@ class TaskGroup:
         return self._collect().__await__()
 
     async def _collect(self) -> Results:
-        async with self._open() as host:
-            await host.settle()
-            results = host.results()
-        if host.options.fail_fast:
-            self._raise_for(results)
-        await self._land_if_asked(results)
-        return results
+        await self._enter()
+        await self._leave(None)
+        return await self._end(raising=self.host.options.fail_fast)
 
     def run_sync(self) -> Results:
-        """The same from code that is not async."""
-        return asyncio.run(self._collect())
+        """Run it to its end, and return the results, from code that is not async."""
+        return _run(self._collect, "await the group")
 
     # --- async with --------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        await self._open().__aenter__()
-        self._token = current_host.set(self._host)
+        await self._enter()
         return self
 
-    async def __aexit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        host = self.host
-        current_host.reset(self._token)
-        try:
-            if error is not None:
-                # The block failed: its tasks are not wanted any more.
-                host.run.cancel()
-            await host.settle()
-        finally:
-            await host.__aexit__(kind, error, traceback)
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._leave(error)
         if error is None:
-            results = host.results()
-            self._raise_for(results)
-            await self._land_if_asked(results)
-
-    def _open(self) -> _Opening:
-        if self._host is not None:
-            raise RuntimeError("this group was run already; make a new one")
-        self._host = Host(
-            repository=self._repository,
-            given=self._given_options,
-            agents=self._agents,
-            driver=self._driver,
-            title=self._title,
-        )
-        return _Opening(self._host, self._given, self._listener)
+            await self._end(raising=True)
 
     @property
     def host(self) -> Host:
-        """The run behind it. Raises ``RuntimeError`` where the group is not open."""
+        """The run behind it. Raises ``RuntimeError`` where the group was not opened."""
         if self._host is None:
             raise RuntimeError("the group is not open: use it in `async with`, or await it")
         return self._host
 
+    async def _enter(self) -> None:
+        if self._host is not None:
+            raise RuntimeError("this group was run already; make a new one")
+        host = Host(
+            repository=self._settings.get("repository", "."),
+            given=self._options,
+            agents=self._settings.get("agents"),
+            driver=self._settings.get("driver"),
+            title=self._settings.get("title", ""),
+        )
+        listeners: list[Callable[[Progress], object]] = []
+        if self._listener is not None:
+            listener = self._listener
+            listeners.append(lambda progress: listener(progress.agent, progress))
+        await host.open(self._given, listeners)
+        self._host = host
+
+    async def _leave(self, error: BaseException | None) -> None:
+        """Wait for the end of everything, after an ``error`` in the block by bringing it about."""
+        host = self.host
+        try:
+            if error is not None and not isinstance(error, Exception):
+                await host.interrupt()
+                return
+            if error is not None:
+                # The block failed: its tasks are not wanted any more.
+                host.cancel()
+            try:
+                await host.settle()
+            except asyncio.CancelledError:
+                await host.interrupt()
+                raise
+        finally:
+            await host.close()
+
+    async def _end(self, *, raising: bool) -> Results:
+        """The results. Raises the errors among them, and those of a run that was stopped in any case."""
+        host = self.host
+        results = host.results()
+        errors: list[TaskError] = list(host.unfinished)
+        if raising:
+            errors += [result.error for result in results if _is_failure(result) and result.error is not None]
+        if errors:
+            raise _group_error(errors, len(results))
+        if results and results.ok and host.settings.land and isinstance(host.run, LiveRun):
+            await branch.land(host.run.repo, host.run.info)
+        return results
+
     # --- while it is open --------------------------------------------------------------------------
 
-    def submit(self, agent: str | Wish, prompt: str = "", /, **fields: Any) -> TaskHandle:
-        """Add a task: an agent's name, a prompt and the fields of :class:`Task`; or a whole task.
+    def submit(self, agent: str | Wish = "", prompt: str = "", /, **fields: Unpack[TaskFields]) -> TaskHandle:
+        """Add a task: an agent's name, a prompt and the fields of :class:`Task`; or a whole task, in which
+        the prompt and the fields are then changed.
 
-        It may need only what was submitted before. Raises :class:`PlanError` where it does not fit.
+        It may need only what was submitted before. Raises :class:`PlanError` where it does not fit, and
+        ``RuntimeError`` where the group has ended.
         """
-        wish = Task(agent, prompt, **fields) if isinstance(agent, str) else agent
-        return self.host.submit([wish])[0]
+        return self.host.submit([_wish(agent, prompt, fields)])[0]
 
     async def progress(self) -> AsyncIterator[Progress]:
         """Progress as it comes, until everything that was submitted so far has ended."""
@@ -180,10 +203,9 @@ class TaskGroup:
         stop = host.listen(queue.put_nowait)
 
         async def end() -> None:
-            try:
+            with contextlib.suppress(Exception):  # leaving the group raises it
                 await host.settle()
-            finally:
-                queue.put_nowait(None)
+            queue.put_nowait(None)
 
         watcher = asyncio.create_task(end())
         try:
@@ -195,7 +217,7 @@ class TaskGroup:
 
     def cancel(self) -> None:
         """Cancel every task that has not ended, and stop their processes."""
-        self.host.run.cancel()
+        self.host.cancel()
 
     @property
     def results(self) -> Results:
@@ -208,48 +230,6 @@ class TaskGroup:
         run_ = self.host.run
         return run_.info.branch if isinstance(run_, LiveRun) else None
 
-    # --- its end -----------------------------------------------------------------------------------
-
-    def _raise_for(self, results: Results) -> None:
-        errors = [result.error for result in results if _is_failure(result)]
-        found = [error for error in errors if error is not None]
-        if found:
-            plural = "task" if len(found) == 1 else "tasks"
-            raise TaskGroupError(f"{len(found)} {plural} of {len(results)} failed", found)
-
-    async def _land_if_asked(self, results: Results) -> None:
-        host = self.host
-        if self._land and results.ok and isinstance(host.run, LiveRun):
-            await branch.land(host.run.repo, host.run.info)
-
-
-class _Opening:
-    """Opens a host, with its first tasks and its listener."""
-
-    def __init__(
-        self, host: Host, wishes: Sequence[Wish], listener: Callable[[str, Progress], object] | None
-    ) -> None:
-        self._host = host
-        self._wishes = wishes
-        self._listener = listener
-
-    async def __aenter__(self) -> Host:
-        host = self._host
-        await host.__aenter__()
-        try:
-            if self._listener is not None:
-                listener = self._listener
-                host.listen(lambda progress: listener(progress.agent, progress))
-            if self._wishes:
-                host.submit(self._wishes)
-        except BaseException:
-            await host.__aexit__(None, None, None)
-            raise
-        return host
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self._host.__aexit__(*exc)
-
 
 class AgentPool:
     """A number of slots that tasks are put to as they come.
@@ -257,30 +237,52 @@ class AgentPool:
         async with AgentPool(4) as pool:
             await asyncio.gather(pool.run("backend", "Task 1"), pool.run("frontend", "Task 2"))
 
-    Takes what :class:`TaskGroup` takes. Leaving it waits for what was submitted.
+    Takes the settings of :class:`TaskGroup`. Leaving it waits for what was submitted, and raises a
+    :class:`TaskGroupError` for failures that nobody has waited for.
     """
 
-    def __init__(self, max_concurrency: int | str | None = None, **settings: Any) -> None:
+    def __init__(
+        self, max_concurrency: int | Literal["auto"] | None = None, **settings: Unpack[PoolOptions]
+    ) -> None:
         self._group = TaskGroup(max_concurrency=max_concurrency, **settings)
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
         return self
 
-    async def __aexit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         try:
             await self._group.__aexit__(kind, error, traceback)
-        except TaskGroupError:
-            # Whoever submitted a task has had its error already.
-            return
+        except TaskGroupError as failures:
+            handles = self._group.host.handles
+            unseen = [
+                e for e in failures.exceptions if isinstance(e, TaskError) and not handles[e.task_id].seen
+            ]
+            if unseen:
+                raise _group_error(unseen, len(handles)) from None
 
-    def submit(self, agent: str | Wish, prompt: str = "", /, **fields: Any) -> TaskHandle:
+    def submit(self, agent: str | Wish = "", prompt: str = "", /, **fields: Unpack[TaskFields]) -> TaskHandle:
         """Add a task, and go on. See :meth:`TaskGroup.submit`."""
         return self._group.submit(agent, prompt, **fields)
 
-    async def run(self, agent: str | Wish, prompt: str = "", /, **fields: Any) -> TaskResult:
-        """Add a task and wait for its result. Raises its :class:`TaskError` where it did not succeed."""
-        return await self.submit(agent, prompt, **fields)
+    async def run(
+        self, agent: str | Wish = "", prompt: str = "", /, **fields: Unpack[TaskFields]
+    ) -> TaskResult:
+        """Add a task and wait for its result. Raises its :class:`TaskError` where it did not succeed.
+
+        Cancelling this cancels the task.
+        """
+        handle = self.submit(agent, prompt, **fields)
+        try:
+            return await handle
+        except asyncio.CancelledError:
+            handle.cancel()
+            raise
 
     execute = run
     """The name that the seed has for it."""
@@ -288,59 +290,52 @@ class AgentPool:
     async def group(self, tasks: Iterable[Wish], *, max_concurrency: int | None = None) -> Results:
         """Add tasks that belong together, and wait for all of them. Raises nothing for their failures.
 
-        ``max_concurrency`` keeps this group to fewer slots than the pool has.
+        ``max_concurrency`` keeps this group to fewer slots than the pool has. Cancelling this cancels them.
         """
-        host = self._group.host
-        wishes = list(tasks)
-        if max_concurrency is None:
-            handles = host.submit(wishes)
-            await host.settle(handle.id for handle in handles)
-            return Results(handle.result for handle in handles)
-        waiting = deque(wishes)
-        handles = []
-        under_way: set[str] = set()
-        while waiting or under_way:
-            while waiting and len(under_way) < max_concurrency:
-                handle = host.submit([waiting.popleft()])[0]
-                handles.append(handle)
-                under_way.add(handle.id)
-            ended = asyncio.wait(
-                [each.ended for each in handles if each.id in under_way],
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            await ended
-            under_way = {i for i in under_way if not host.handles[i].done}
-        return Results(handle.result for handle in handles)
+        return await self._group.host.collect(list(tasks), max_concurrency)
 
     @property
     def results(self) -> Results:
+        """What is known of every task so far, in the order of submission."""
         return self._group.results
 
+    @property
+    def branch(self) -> str | None:
+        """The full name of the branch that the results land on; ``None`` without a repository."""
+        return self._group.branch
 
-async def run(agent: str | Wish, prompt: str = "", /, **fields: Any) -> TaskResult:
+
+# --- one task, one question ------------------------------------------------------------------------
+
+
+async def run(agent: str | Wish = "", prompt: str = "", /, **fields: Unpack[RunFields]) -> TaskResult:
     """Run one task, and return its result.
 
     Takes the fields of :class:`Task`, and the settings of :class:`TaskGroup` (``agents``, ``driver``,
-    ``repository``, ``checks``, ``land``, ``on_progress``). Raises the task's :class:`TaskError` where it
-    did not succeed.
+    ``repository``, ``land``, ``on_progress``, ``title``). Raises the task's :class:`TaskError` where it did
+    not succeed.
     """
-    settings = {name: fields.pop(name) for name in _SETTINGS if name in fields}
-    wish = Task(agent, prompt, **fields) if isinstance(agent, str) else agent
-    result = cast("TaskResult", (await TaskGroup([wish], **settings))[0])
+    said: dict[str, Any] = dict(fields)
+    settings = {name: said.pop(name) for name in _OF_THE_GROUP if name in said}
+    wish = _wish(agent, prompt, said)
+    try:
+        result = (await TaskGroup([wish], **settings))[0]
+    except TaskGroupError as stopped:
+        raise stopped.exceptions[0] from None
     if result.error is not None:
         raise result.error
     return result
 
 
-def run_sync(agent: str | Wish, prompt: str = "", /, **fields: Any) -> TaskResult:
+def run_sync(agent: str | Wish = "", prompt: str = "", /, **fields: Unpack[RunFields]) -> TaskResult:
     """:func:`run`, from code that is not async."""
-    return asyncio.run(run(agent, prompt, **fields))
+    return _run(lambda: run(agent, prompt, **fields), "await run(...)")
 
 
 async def ask(
     question: str,
-    options: Sequence[str] = (),
-    blocking: Iterable[Any] = (),
+    options: Iterable[str] = (),
+    blocking: str | Named | Iterable[str | Named] = (),
     *,
     context: str = "",
     repository: str | Path = ".",
@@ -348,24 +343,91 @@ async def ask(
     """Ask a person, and wait for the answer. Tasks that it blocks wait with it, all others go on.
 
     It is answered by ``agentful decide``, or in ``.agentful/decisions.json``. ``blocking`` takes ids or
-    handles. Inside ``async with TaskGroup()`` the question is the group's; elsewhere it stands alone.
+    handles; a task of theirs that has started already goes on. Inside ``async with TaskGroup()``, and in a
+    function that is an agent, the question is the group's; elsewhere it stands alone.
     """
-    ids = tuple(item if isinstance(item, str) else str(item.id) for item in blocking)
-    decision = Decision(id="", question=question, options=tuple(options), blocking=ids, context=context)
+    decision = _decision(question, options, blocking, context)
     host = current_host.get()
-    if host is not None:
+    if host is not None and not host.closed:
         return await host.ask(decision)
-    alone = Host(repository=repository, given={}, agents=None, driver=None, title=question)
-    async with alone:
-        return await alone.ask(decision)
+    async with TaskGroup(repository=repository, title=question) as group:
+        return await group.host.ask(decision)
 
 
 def ask_sync(
-    question: str, options: Sequence[str] = (), blocking: Iterable[Any] = (), *, context: str = ""
+    question: str,
+    options: Iterable[str] = (),
+    blocking: str | Named | Iterable[str | Named] = (),
+    *,
+    context: str = "",
+    repository: str | Path = ".",
 ) -> str:
-    """:func:`ask`, from code that is not async."""
-    return asyncio.run(ask(question, options, blocking, context=context))
+    """:func:`ask`, from code that is not async, such as an agent that is a plain function."""
+    return _run(
+        lambda: ask(question, options, blocking, context=context, repository=repository), "await ask(...)"
+    )
+
+
+# --- what they share -------------------------------------------------------------------------------
+
+
+def _run(main: Callable[[], Coroutine[Any, Any, T]], instead: str) -> T:
+    """Run a coroutine to its end on a loop of its own."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(main())
+    raise RuntimeError(f"this blocks, and an event loop is running here: {instead} in its place")
+
+
+def _wish(agent: str | Wish, prompt: str, fields: Mapping[str, Any]) -> Wish:
+    """The task that is meant by what `submit` and `run` take."""
+    if isinstance(agent, str):
+        named = {"agent": agent, "prompt": prompt}
+        return config.task_from_fields({key: text for key, text in named.items() if text} | dict(fields))
+    if not (prompt or fields):
+        return agent
+    task = agent if isinstance(agent, Task) else config.task_from_dict(agent)
+    changes = ({"prompt": prompt} if prompt else {}) | dict(fields)
+    try:
+        return replace(task, **changes)
+    except (TypeError, ValueError) as error:
+        raise PlanError(str(error), where=f"task {task.id!r}" if task.id else None) from None
+
+
+def _decision(
+    question: str, options: Iterable[str], blocking: str | Named | Iterable[str | Named], context: str
+) -> Decision:
+    given = (options,) if isinstance(options, str) else tuple(options)
+    texts: tuple[Any, ...] = (question, *given)
+    for text in texts:
+        if not isinstance(text, str) or not text.strip():
+            raise PlanError(f"a question and its options are texts that are not blank, not {text!r:.80}")
+    ids = tuple(dict.fromkeys(ids_of(blocking)))
+    return Decision(id="", question=question, options=given, blocking=ids, context=str(context))
+
+
+def _mapping(options: Any) -> dict[str, Any]:
+    if not isinstance(options, Mapping):
+        raise PlanError(f"options are a mapping, not {options!r:.80}; other settings are keyword arguments")
+    return dict(cast("Mapping[str, Any]", options))
+
+
+def _checked_listener(listener: Any) -> Callable[[str, Progress], object] | None:
+    if listener is not None and not callable(listener):
+        raise PlanError(f"on_progress is a function, not {listener!r:.80}")
+    if inspect.iscoroutinefunction(listener):
+        raise PlanError(
+            "on_progress is called, not awaited: give a plain function, or use "
+            "`async for progress in group.progress()`"
+        )
+    return cast("Callable[[str, Progress], object] | None", listener)
 
 
 def _is_failure(result: TaskResult) -> bool:
     return result.state is State.FAILED or result.reason is Reason.RUN_TIMEOUT
+
+
+def _group_error(errors: list[TaskError], total: int) -> TaskGroupError:
+    plural = "task" if total == 1 else "tasks"
+    return TaskGroupError(f"{len(errors)} of {total} {plural} did not succeed", errors)

@@ -8,15 +8,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import timedelta
     from pathlib import Path
+    from typing import TypeAlias
 
     from ..drivers.base import Driver, FunctionDriver
     from ..model import Agent, Named, Task
     from .handle import Progress
 
-    Wish = Task | Mapping[str, Any]
+    Wish: TypeAlias = Task | Mapping[str, Any]
     """A task, or a mapping with its fields."""
-    Played = Driver | FunctionDriver | Callable[..., Any]
-    Player = Agent | Played | Mapping[str, Any]
+    Played: TypeAlias = Driver | FunctionDriver | Callable[..., Any]
+    Player: TypeAlias = Agent | Played | Mapping[str, Any]
     """Who plays a role."""
 
 

@@ -85,8 +85,10 @@ class TaskHandle:
     def __init__(self, host: Host, task: Task) -> None:
         self.task = task
         self._host = host
-        self._seen = False
-        self._ended: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
+        self.seen = False
+        """Whether somebody has waited for it, and so knows its error."""
+        self.ended: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
+        """Done once it has ended; with a problem, where it will not come to its end here."""
 
     @property
     def id(self) -> str:
@@ -104,7 +106,7 @@ class TaskHandle:
     @property
     def done(self) -> bool:
         """Whether it has ended, or its group has without it."""
-        return self._ended.done()
+        return self.ended.done()
 
     def cancel(self) -> None:
         """Have it stopped, with all its processes. Its partial work stays pinned."""
@@ -114,40 +116,31 @@ class TaskHandle:
         return self._get().__await__()
 
     async def _get(self) -> TaskResult:
-        self._seen = True
-        await self.wait()
-        problem = self._ended.result()
-        result = self.result
-        if problem is None:
-            problem = result.error
+        result = await self.wait()
+        problem = self.ended.result() or result.error
         if problem is not None:
             raise problem
         return result
 
     async def wait(self) -> TaskResult:
         """Wait until it has ended, well or not, and say what became of it. Raises nothing for that."""
-        while not self._ended.done():
+        self.seen = True
+        while not self.ended.done():
             # Waiting for it in this way leaves it alone when the wait is cancelled.
-            await asyncio.wait((self._ended,))
-        self._seen = True
+            await asyncio.wait((self.ended,))
         return self.result
 
     # --- for the host ------------------------------------------------------------------------------
 
-    @property
-    def seen(self) -> bool:
-        """Whether somebody has waited for it, and so has its error."""
-        return self._seen
-
     def end(self, problem: BaseException | None = None) -> None:
-        """It has ended. With a problem: it will not come to its end here."""
-        if not self._ended.done():
-            self._ended.set_result(problem)
+        """It has ended, or will not."""
+        if not self.ended.done():
+            self.ended.set_result(problem)
 
     def begin_again(self) -> None:
         """It had ended, and somebody asked for it to be run again."""
-        if self._ended.done():
-            self._ended = asyncio.get_running_loop().create_future()
+        if self.ended.done():
+            self.ended = asyncio.get_running_loop().create_future()
 
     def __repr__(self) -> str:
         return f"<TaskHandle {self.id!r} {self.state.value}>"

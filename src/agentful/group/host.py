@@ -71,8 +71,8 @@ class Host:
     ) -> None:
         self.handles: dict[str, TaskHandle] = {}
         self.closed = False
-        self.stopped = False
-        """Whether somebody else told the run to stop before its end."""
+        self.unfinished: list[TaskCancelled] = []
+        """The tasks that the run left, because somebody told it to stop."""
         self._pending: dict[str, TaskHandle] = {}
         self._numbers: defaultdict[str, itertools.count[int]] = defaultdict(lambda: itertools.count(1))
         self._percentages: dict[str, float] = {}
@@ -113,7 +113,8 @@ class Host:
         if isinstance(self.run, LiveRun):
             _BRANCHES[str(self.run.repo.git_dir)] = self.run.info.branch
             self.run.on_problem = _log.warning
-        self._add(tasks)
+        if tasks:
+            self._add(tasks)
 
     def _make_run(self) -> LiveRun | LocalRun:
         options, agents, clock = self.options, self.cast.agents, default_clock.get()
@@ -161,13 +162,36 @@ class Host:
 
     def submit(self, wishes: Sequence[Wish]) -> list[TaskHandle]:
         """Submit tasks that may need one another, in any order. All of them, or none."""
-        if self.closed:
-            raise RuntimeError("this group has ended; submit tasks inside its block, or make a new group")
         return self._add(self._read(wishes))
 
+    async def collect(self, wishes: Sequence[Wish], most: int | None) -> Results:
+        """Submit tasks and wait for them, with at most ``most`` of them under way at a time."""
+        if most is not None and most < 1:
+            raise PlanError(f"max_concurrency: {most} is no number of tasks that could run")
+        tasks = self._read(wishes)
+        most = len(tasks) if most is None else most
+        waiting = {task.id: task for task in graph.order(tasks)}
+        under_way: dict[str, TaskHandle] = {}
+        try:
+            while waiting or under_way:
+                for task in list(waiting.values()):
+                    # One that still waits for another of them would hold a place without using it.
+                    if len(under_way) < most and not any(n in waiting or n in under_way for n in task.needs):
+                        del waiting[task.id]
+                        under_way[task.id] = self._add([task])[0]
+                ended = [handle.ended for handle in under_way.values()]
+                await asyncio.wait(ended, return_when=asyncio.FIRST_COMPLETED)
+                for handle in [handle for handle in under_way.values() if handle.done]:
+                    handle.seen = True
+                    del under_way[handle.id]
+        except asyncio.CancelledError:
+            self.cancel(list(under_way))
+            raise
+        return Results(self.result(task.id) for task in tasks)
+
     def _add(self, tasks: Sequence[Task]) -> list[TaskHandle]:
-        if not tasks:
-            return []
+        if self.closed:
+            raise RuntimeError("this group has ended; submit tasks inside its block, or make a new group")
         self.run.submit(tasks)
         handles = {task.id: TaskHandle(self, task) for task in tasks}
         self.handles |= handles
@@ -198,7 +222,7 @@ class Host:
         stem = task.agent or "run"
         # An agent's name may be as long as an id.
         names = (f"{stem[:190]}-{number}" for number in self._numbers[stem])
-        return replace(task, id=next(name for name in names if name not in taken | self.handles.keys()))
+        return replace(task, id=next(n for n in names if n not in taken and n not in self.handles))
 
     def result(self, task_id: str) -> TaskResult:
         """What is known of a task."""
@@ -220,7 +244,7 @@ class Host:
         """
         while self._pending:
             # One after the other: the waits together cost no more than the tasks do.
-            await next(iter(self._pending.values())).wait()
+            await asyncio.wait((next(iter(self._pending.values())).ended,))
         if self.run.engine.error is not None:
             raise self.run.engine.error
 
@@ -258,14 +282,84 @@ class Host:
         engine = self.run.engine
         if not engine.closed and not engine.scheduler.paused:
             return
-        self.stopped = not engine.closed or self.stopped
-        problem = engine.error
         for handle in self._pending.values():
-            handle.end(problem or self._unfinished(handle.task))
+            problem = engine.error or self._left(handle.task)
+            if isinstance(problem, TaskCancelled):
+                self.unfinished.append(problem)
+            handle.end(problem)
         self._pending.clear()
-        for question, answer in [*self._questions, *self._asked.items()]:
+        for answer in (*(answer for _, answer in self._questions), *self._asked.values()):
             if not answer.done():
-                text = question if isinstance(question, str) else question.question
-                answer.set_exception(problem or AgentfulError(f"nobody answered before the run ended: {text}"))
+                answer.set_exception(engine.error or AgentfulError("the run ended, and nobody had answered"))
         self._questions.clear()
         self._asked.clear()
+
+    def _left(self, task: Task) -> TaskCancelled:
+        message = f"task {task.id!r} was not run to its end: its group was stopped"
+        if isinstance(self.run, LiveRun):
+            run = self.run.info.id
+            message = (
+                f"task {task.id!r} was not run to its end: run {run} was stopped; "
+                f"it goes on with: agentful resume {run}"
+            )
+        return TaskCancelled(message, task_id=task.id, result=self.result(task.id))
+
+    # --- questions ---------------------------------------------------------------------------------
+
+    async def ask(self, decision: Decision) -> str:
+        """Have a person decide, and wait for the answer. May be called on another loop than the run's."""
+        if asyncio.get_running_loop() is not self.loop:
+            there = asyncio.run_coroutine_threadsafe(self.ask(decision), self.loop)
+            return await asyncio.wrap_future(there)
+        answer: asyncio.Future[str] = self.loop.create_future()
+        self._questions.append((decision, answer))
+        self.run.ask(decision)
+        return await answer
+
+    def _on_question(self, decision: Decision) -> None:
+        if self._questions and self._questions[0][0] == replace(decision, id="", asked_at=0.0):
+            self._asked[decision.id] = self._questions.popleft()[1]
+        where = ""
+        if isinstance(self.run, LiveRun):
+            answer = f'"{decision.options[0]}"' if decision.options else "ANSWER"
+            where = f" Answer with: agentful decide {decision.id} {answer} --run {self.run.info.id}"
+        choice = f" ({' | '.join(decision.options)})" if decision.options else ""
+        _log.warning("%s waits for you: %s%s%s", decision.id, decision.question, choice, where)
+
+    # --- progress ----------------------------------------------------------------------------------
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Have ``listener`` called with progress; call what comes back to end that."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def _on_progress(self, task_id: str, event: AgentEvent) -> None:
+        record = self.run.view.records.get(task_id)
+        if record is None or task_id not in self.handles:
+            return
+        if isinstance(event, AgentProgress):
+            if event.percentage is not None:
+                self._percentages[task_id] = event.percentage
+            self._publish(record.task, record.state, event.message, None)
+        elif isinstance(event, AgentMessage):
+            self._publish(record.task, record.state, event.text, None)
+
+    def _publish(self, task: Task, state: State, message: str, reason: Reason | None) -> None:
+        if not self._listeners:
+            return
+        view = self.run.view
+        percentage = self._percentages.get(task.id)
+        progress = Progress(task, state, view.done, view.total, percentage, message, reason, view.at)
+        for listener in list(self._listeners):
+            try:
+                listener(progress)
+            except Exception:  # noqa: BLE001
+                # It only watches: what it gets wrong is its own affair, and no reason to lose work.
+                _log.exception("a progress callback failed at task %r; the run goes on", task.id)
+
+
+def _continued(repo: Repository) -> str | None:
+    """The branch that this process landed on before, if what is checked out has not gone past it."""
+    branch = _BRANCHES.get(str(repo.git_dir))
+    tip = repo.ref(branch) if branch is not None else None
+    return branch if tip is not None and repo.is_ancestor(repo.head(), tip) else None

@@ -44,9 +44,11 @@ class Cast:
         self._default = None if driver is None else _maker("driver", driver)
         for key, player in (given or {}).items():
             name = unicodedata.normalize("NFC", key)
-            if isinstance(player, Agent | Mapping):
-                self.agents[name] = _agent(name, cast("Agent | Mapping[str, Any]", player))
-                self._makers.pop(name, None)
+            self._makers.pop(name, None)
+            if isinstance(player, Agent):
+                self.agents[name] = _checked(name, player)
+            elif isinstance(player, Mapping):
+                self.agents[name] = config.agent_from_dict(name, cast("Any", player))
             else:
                 self.agents[name] = Agent(name=name, driver="python")
                 self._makers[name] = _maker(f"agents[{name!r}]", player)
@@ -74,27 +76,27 @@ class Cast:
         return agent is None or (agent.driver == "command" and not agent.command)
 
 
-def _agent(name: str, given: Agent | Mapping[str, Any]) -> Agent:
-    if isinstance(given, Mapping):
-        return config.agent_from_dict(name, given)
+def _checked(name: str, agent: Agent) -> Agent:
+    """An agent that code made, with its fields checked as those of a mapping are."""
     blank = Agent(name=name)
-    said = {field: getattr(given, field) for field in Agent.__struct_fields__}
+    said = {field: getattr(agent, field) for field in Agent.__struct_fields__ if field != "name"}
     said = {field: value for field, value in said.items() if value != getattr(blank, field)}
-    said.pop("name", None)
     source = said.pop("source", "")
     return replace(config.agent_from_dict(name, said), source=source)
 
 
 def _maker(label: str, player: Any) -> Make:
     """How the driver of one attempt is made from what code gave for a role."""
-    is_driver = isinstance(player, Driver | FunctionDriver)
-    if inspect.isclass(player) and is_driver:
+    is_class = inspect.isclass(player)
+    if is_class and isinstance(player, Driver | FunctionDriver):
         return cast("Make", player)
-    if is_driver and isinstance(player, FunctionDriver):
-        return lambda _agent: player
-    if is_driver:
+    if isinstance(player, FunctionDriver):
+        shared: FunctionDriver = player
+        return lambda _agent: shared
+    if isinstance(player, Driver):
         # It may keep what it reads, and is for one attempt: each gets it as it is now.
-        return lambda _agent: copy.deepcopy(player)
+        pristine: Driver = player
+        return lambda _agent: copy.deepcopy(pristine)
     if not callable(player):
         raise PlanError(
             f"{label} is neither an agent, a mapping of an agent's fields, a driver nor a function: "

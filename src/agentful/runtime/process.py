@@ -120,9 +120,15 @@ class Supervisor:
         directory is gone, and `OSError` where the machine has no room for it.
         """
         loop = asyncio.get_running_loop()
-        # The shell in a namespace drops variables whose names it could not have set itself.
-        wrap = self._wrap if all(name.isidentifier() and name.isascii() for name in spec.env) else None
-        argv = (*wrap, _find_program(spec), *spec.argv[1:]) if wrap else spec.argv
+        if getattr(loop, "virtual", False):
+            raise AgentError("a process cannot be waited for under virtual time, which leaps over it")
+        if not spec.argv or not spec.argv[0]:
+            raise AgentError("there is no program to start: the command is empty")
+        wrap = self._wrap
+        if wrap and not all(name.isidentifier() and name.isascii() for name in spec.env):
+            wrap = None  # the shell in a namespace drops variables whose names it could not have set itself
+        # Without one, the system itself says that a program is missing.
+        argv = (*wrap, _find_program(spec), *spec.argv[1:]) if wrap else (_full_path(spec), *spec.argv[1:])
         tag = proctree.new_tag()
         if wrap is None:
             proctree.become_subreaper()
@@ -405,12 +411,17 @@ class _Lines:
 # --- starting --------------------------------------------------------------------------------------
 
 
+def _full_path(spec: Spawn) -> str:
+    """Where the program is, if it is there."""
+    name = spec.argv[0]
+    found = name if "/" in name else shutil.which(name, path=spec.env.get("PATH", os.defpath))
+    return os.path.join(spec.cwd, found or name)  # noqa: PTH118 - a path object costs more than the call
+
+
 def _find_program(spec: Spawn) -> str:
     """The full path of the program. Raises `AgentError` where it cannot be run."""
     if not Path(spec.cwd).is_dir():
         raise WorkspaceError(f"the directory {spec.cwd} is not there any more")
-    if not spec.argv or not spec.argv[0]:
-        raise AgentError("there is no program to start: the command is empty")
     name = spec.argv[0]
     if "/" not in name:
         path = spec.env.get("PATH", os.defpath)
@@ -466,9 +477,9 @@ def _popen(argv: tuple[str, ...], spec: Spawn, stdin: int, output: int) -> subpr
             if error.errno != errno.ENOEXEC:
                 raise
             # A script without a #! line: run by the shell, as a shell and execvp(3) do it.
-            return start(("/bin/sh", _find_program(spec), *argv[1:]))
-    except (OSError, ValueError, IndexError) as error:
-        # What the system says of a failed start is short. Looking costs nothing here, and much on the way.
+            return start(("/bin/sh", _find_program(spec), *spec.argv[1:]))
+    except (OSError, ValueError) as error:
+        # The system says little of why. To look before each start would cost more than the start itself.
         _find_program(spec)
         _raise_for(error, spec)
 
@@ -570,7 +581,7 @@ def environment(
     not match what looks like a secret. ``spec_env`` goes on top of everything.
     """
     base = os.environ if base is None else base
-    env = {name: value for name, value in base.items() if _passes(name, pass_env)}
+    env = {name: base[name] for name in base if _passes(name, pass_env)}
     env.setdefault("PATH", os.defpath)
     return {**DEFAULTS, **env, **(spec_env or {})}
 

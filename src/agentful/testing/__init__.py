@@ -3,7 +3,8 @@
     def test_the_second_attempt_is_told_what_went_wrong():
         driver = ScriptedDriver({"api": [Script().takes(300).fail("no database"), Script().done("it works")]})
         with use_driver(driver):
-            result = run_virtual(run(Task("backend", "Implement the API", id="api", retries=1)))
+            task = Task("backend", "Implement the API", id="api", retries=1)
+            result = run_virtual(run(task, repository=None))
         assert result.ok
         assert "no database" in driver.attempts[1].prompt
 

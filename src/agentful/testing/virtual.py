@@ -70,7 +70,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     """An asyncio event loop under virtual time, which passes only when nothing else is left to do.
 
     Work in executors is done on this thread, one piece after the other, and takes no time. Real files and
-    sockets are looked at, and never waited for: time leaps over them, and over real processes.
+    sockets are looked at, and never waited for: time leaps over them. Real processes are refused.
 
     Parameters
     ----------
@@ -81,6 +81,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         The wall clock at the start, in seconds since the epoch.
     """
 
+    virtual = True
+    """Whoever starts processes looks at this, and starts none."""
     patience = 1_000_000
     """Turns of the loop within a microsecond of virtual time, after which time is said to stand still."""
 

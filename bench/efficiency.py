@@ -1,0 +1,111 @@
+"""How near a run comes to its own prediction: the list schedule, against the clock.
+
+The examples that the idea of agentful was told with, a minute of them in 0.2 s, with commands that sleep
+in place of agents, so that what is seen is the time between one task's end and the next one's start. It
+does not grow with the tasks: over tasks of minutes it would not be seen at all.
+
+- ``in place``: in one folder, without a repository.
+- ``landing``: in a repository, each task in a workspace of its own, writing a file that lands.
+"""
+
+from __future__ import annotations
+
+import statistics
+from typing import TYPE_CHECKING, Any
+
+from agentful.core import graph, policy
+from agentful.model import Task
+from bench.harness import markdown, take_turns
+from bench.repos import in_place, in_workspaces
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MINUTE = 0.2
+"""Seconds that a minute of the examples takes here."""
+
+_FEATURES = ("authentication", "profile", "notifications")
+
+# Each as slots, and tasks with what they need and their minutes.
+EXAMPLES: dict[str, tuple[int, dict[str, tuple[tuple[str, ...], float]]]] = {
+    "four tasks": (
+        4,
+        {
+            "api": ((), 5),
+            "ui": ((), 5),
+            "tests": (("api", "ui"), 5),
+            "review": (("tests",), 3),
+        },
+    ),
+    "ten tasks": (4, {f"task-{number}": ((), 5) for number in range(10)}),
+    "features": (
+        4,
+        {f"{name}-{part}": ((), 5) for name in _FEATURES for part in ("api", "ui")}
+        | {f"{name}-tests": ((f"{name}-api", f"{name}-ui"), 5) for name in _FEATURES}
+        | {"review": (tuple(f"{name}-tests" for name in _FEATURES), 3)},
+    ),
+}
+
+
+def run(quick: bool) -> dict[str, Any]:
+    """Predicted and measured seconds of each example."""
+    minute = 0.01 if quick else MINUTE
+    rounds = 1 if quick else 5
+    return {
+        "minute": minute,
+        "rounds": rounds,
+        "rows": [_measure(name, minute, rounds) for name in EXAMPLES],
+    }
+
+
+def _measure(name: str, minute: float, rounds: int) -> dict[str, Any]:
+    slots, wishes = EXAMPLES[name]
+    tasks = [
+        Task(
+            id=task,
+            run=f"sleep {minutes * minute:g} && touch {task}",
+            needs=needs,
+            writes=(f"/{task}",),
+            estimate=minutes * minute,
+        )
+        for task, (needs, minutes) in wishes.items()
+    ]
+    predicted = graph.timeline(tasks, slots, policy.duration)
+    rivals: dict[str, Callable[[], float]] = {
+        "in place": lambda: in_place(tasks, slots),
+        "landing": lambda: in_workspaces(tasks, slots),
+    }
+    taken = take_turns(rivals, rounds)
+    measured = {rival: statistics.median(times) for rival, times in taken.items()}
+    return {
+        "example": name,
+        "slots": slots,
+        "tasks": len(tasks),
+        "rounds_of_tasks": len(predicted.waves),
+        "one_by_one": predicted.sequential,
+        "predicted": predicted.makespan,
+        "measured": measured,
+        "fastest": {rival: min(times) for rival, times in taken.items()},
+        "efficiency": {rival: predicted.makespan / seconds for rival, seconds in measured.items()},
+    }
+
+
+def table(results: dict[str, Any]) -> str:
+    """The results in Markdown."""
+    rows = [
+        (
+            f"{row['example']}, {row['slots']} slots",
+            f"{row['one_by_one']:.2f} s",
+            f"{row['predicted']:.2f} s",
+            f"{row['measured']['in place']:.2f} s",
+            f"{row['efficiency']['in place']:.3f}",
+            f"{row['measured']['landing']:.2f} s",
+            f"{row['efficiency']['landing']:.3f}",
+        )
+        for row in results["rows"]
+    ]
+    head = ["", "one by one", "predicted", "in place", "efficiency", "with landing", "efficiency"]
+    return (
+        f"A minute of the examples takes {results['minute']:g} s here; medians of {results['rounds']} rounds."
+        f"\n\n{markdown(head, rows)}"
+    )
