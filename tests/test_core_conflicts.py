@@ -422,7 +422,9 @@ def test_any_text_is_a_glob_or_a_plan_error(text: str) -> None:
         ("x/\\*", "x/\\?", False),
         ("x/\\*", "x/*", True),
         ("x/é", "x/[à-ü]", True),
-        ("A", "a", True),  # each below the other; at one place they do not
+        ("A", "a", False),
+        ("README.md", "docs", False),
+        ("**/A", "**/a", True),  # each below the other; at one place they do not
         ("/A", "/a", False),
     ],
 )

@@ -96,10 +96,11 @@ def _tell(repo: Repository, run: LiveRun, folder: Path, code: Exit) -> None:
     said = next((line for line in ran.stderr.splitlines() if line.startswith("Ran ")), "it did not run")
     say(f"suite  {said}: {'OK' if ran.returncode == 0 else 'FAILED'}, on {branch}; it had 1 test before")
     say("The question was answered by the demo, for you. Your own checkout was not touched. Look around:")
-    for line in (
-        f"cd {folder}",
-        f"git log --stat {branch}    # a commit for each task",
-        "agentful explain cmd-sum              # why it ran twice",
-        "agentful land                         # bring it to main",
+    clashed = next((r.id for r in run.view.records.values() if r.conflicts), "filters")
+    for command, why in (
+        (f"cd {folder}", ""),
+        (f"git log --stat {branch}", "# a commit for each task"),
+        (f"agentful explain {clashed}", "# why it ran twice"),
+        ("agentful land", "# bring it to main"),
     ):
-        click.echo(f"  {line}", err=True)
+        click.echo(f"  {command:<36}{why}".rstrip(), err=True)

@@ -96,7 +96,7 @@ def summary(
     lines = [_headline(view, run, branch, landed, wall)]
     for state in LOOKS:
         lines += _section(state, of[state], width)
-    again = [record for record in records if record.failures]
+    again = [record for record in records if record.failures and record.attempt > 1]
     if again:
         lines.append(
             [(" ↻ ", "yellow"), (f"tried again: {listed([_tries(r) for r in again], width - 16)}", "")]
