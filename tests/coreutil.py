@@ -235,6 +235,8 @@ class Play:
     def _verify_admission(self, step: Step) -> None:
         scheduler = self.scheduler
         holders = dict(scheduler.admission.holders)
+        holding = (State.RUNNING, State.STOPPING, State.LANDING)
+        assert set(holders) == {r.id for state in holding for r in scheduler.in_state(state)}
         started = [
             scheduler.records[t.task_id]
             for t in step.transitions

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agentful.config import Settings, load_agents, unknown_agent
+from agentful.config import Settings, load_agents, unknown_agent, why_unusable
 from agentful.config.agents import extend_agent, lay_over, make_agent, parse_agent
 from agentful.errors import ConfigError
 from agentful.model import Agent
@@ -171,6 +171,19 @@ def test_agents_are_found_in_folders_below(tmp_path: Path) -> None:
     }
 
 
+def test_a_page_about_the_folder_is_no_agent(tmp_path: Path) -> None:
+    write(tmp_path, {"README.md": "# Our agents", "more/readme.md": "x", "a.md": "You."})
+    assert set(load_agents(tmp_path)) == {"a"}
+    write(tmp_path, {"README.md": "---\nname: writer\n---\nYou write READMEs."})
+    assert set(load_agents(tmp_path)) == {"a", "writer"}
+
+
+def test_without_a_repository_there_are_the_tables() -> None:
+    settings = Settings(agents={"a": {"model": "x"}}, agent_defaults={"command": ("sh",)})
+    assert load_agents(None) == {}
+    assert load_agents(None, settings) == {"a": Agent(name="a", model="x", command=("sh",))}
+
+
 def test_one_name_in_two_files_is_refused(tmp_path: Path) -> None:
     write(tmp_path, {"a.md": "---\nname: same\n---\n", "b/same.md": "You."})
     with pytest.raises(ConfigError) as info:
@@ -258,6 +271,16 @@ def test_laying_over_and_extending() -> None:
     assert extend_agent(agent, above) == Agent(
         name="a", command=("sh",), model="m", extra={"q": 2}, source="one, two"
     )
+
+
+def test_a_file_that_is_no_program_is_told_from_a_missing_one(tmp_path: Path) -> None:
+    program = tmp_path / "agent"
+    agent = Agent(name="a", command=(str(program),))
+    assert "which is not on this machine; install it" in str(why_unusable(agent))
+    program.write_text("#!/bin/sh\n")
+    assert str(why_unusable(agent)).endswith("/agent', which is no program that may be executed")
+    program.chmod(0o755)
+    assert why_unusable(agent) is None
 
 
 def test_who_is_not_there() -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
+import os
 import tomllib
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -65,7 +66,7 @@ def test_a_new_file_is_made(tmp_path: Path) -> None:
         ("checks", "make", '[\n  "pytest -q",   # all of them\n]', '["make"]'),
         ("timeout", "10m", "enough\n", 'enough\ntimeout = "10m"\n'),
         ("timeout", "90", "enough\n", "enough\ntimeout = 90\n"),
-        ("timeout", timedelta(minutes=1), "enough\n", "enough\ntimeout = 60.0\n"),
+        ("timeout", datetime.timedelta(minutes=1), "enough\n", "enough\ntimeout = 60.0\n"),
         ("land", True, "enough\n", "enough\nland = true\n"),
         ("base", "1.10", "enough\n", 'enough\nbase = "1.10"\n'),
         ("agents.backend.command", "sh -c 'a b'", '["sh"]', '["sh", "-c", "a b"]'),
@@ -114,6 +115,14 @@ def test_a_value_that_was_wrong_can_be_put_right(tmp_path: Path) -> None:
         ("unknown = 1\n", "retries", "1", ".agentful/config.toml:1: unknown key 'unknown'"),
         ("agents = {a = {}}\n", "agents.a.model", "x", "agents.a.model cannot be set in the form that this"),
         ("agents.a.model = 'x'\n", "agents.a.driver", "x", "agents.a.driver cannot be set in the form"),
+        (
+            "",
+            "agents.a.extra",
+            "{a: ~}",
+            "agents.a.extra: it cannot be written down: TOML has no form for not",
+        ),
+        ("", 'agents."".model', "x", 'agents."".model: the name is empty'),
+        ("", "base", "\udcff", "base: it has half a surrogate pair in it, which is not text"),
     ],
 )
 def test_a_refused_change_leaves_the_file(
@@ -136,6 +145,31 @@ def test_a_link_stays_a_link_and_the_mode_stays(tmp_path: Path) -> None:
     assert config_of(tmp_path).is_symlink()
     assert real.read_text() == "retries = 2\n"
     assert real.stat().st_mode & 0o777 == 0o600
+
+
+def test_numbers_and_dates_that_only_toml_has_stay(tmp_path: Path) -> None:
+    before = "[agents.a.extra]\nx = nan\nday = 2026-01-20\n"
+    assert change(tmp_path, before, "retries", 2) == f"retries = 2\n\n{before}"
+    assert change(tmp_path, "", "agents.a.extra", "{x: [.nan, -.inf, 1.5]}") == (
+        "[agents.a]\nextra = { x = [nan, -inf, 1.5] }\n"
+    )
+    day = datetime.datetime(2026, 1, 20, 7, 32, tzinfo=datetime.UTC)
+    assert change(tmp_path, "", "agents.a.extra", {"d": day, "t": day.date(), "u": day.time()}) == (
+        "[agents.a]\nextra = { d = 2026-01-20T07:32:00+00:00, t = 2026-01-20, u = 07:32:00 }\n"
+    )
+
+
+def test_a_folder_is_written_as_it_was_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert set_setting(tmp_path, "workspaces", "~/ws") == "/home/me/ws"
+    assert config_of(tmp_path).read_text() == 'workspaces = "~/ws"\n'
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    config_of(tmp_path).parent.mkdir()
+    os.mkfifo(config_of(tmp_path))
+    with pytest.raises(ConfigError, match=r"\.agentful/config\.toml: it is no plain file"):
+        set_setting(tmp_path, "retries", "2")
 
 
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:

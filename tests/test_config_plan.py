@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from datetime import timedelta
 from textwrap import dedent
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from agentful import config
 from agentful.config import Plan, Settings, parse_plan, task_from_dict
+from agentful.config.agents import AGENT_FIELDS
+from agentful.config.plan import PLAN_FIELDS, TASK_FIELDS
 from agentful.errors import PlanError
 from agentful.model import Agent, Task
 
@@ -388,6 +394,94 @@ def test_what_is_no_duration(written: str, message: str) -> None:
     assert message in refused(f"tasks: {{a: {{run: x, timeout: {written}}}}}")
 
 
+def test_messages_stay_short_and_printable() -> None:
+    assert refused(f"{'k' * 900}: 1\ntasks: {{a: {{run: x}}}}").startswith(
+        f"plan.yaml:1: unknown key '{'k' * 57}...' in the plan; "
+    )
+    assert refused('tasks: {"a\\e[2J": 3}') == (
+        "plan.yaml:1: 'a\\x1b[2J': a task is wanted here, not a number"
+    )
+    assert len(refused(f"tasks: {{{'k' * 900}: 3}}")) < 200
+
+
+def test_one_agent_in_two_spellings_of_its_characters_is_refused() -> None:
+    apart, one = unicodedata.normalize("NFD", "über"), unicodedata.normalize("NFC", "über")
+    assert refused(f"agents:\n  {apart}: {{}}\n  {one}: {{}}\ntasks: {{a: {{run: x}}}}") == (
+        "plan.yaml:3: über: the agent 'über' stands here twice, in two spellings of its characters"
+    )
+
+
+# --- anything at all -----------------------------------------------------------------------------
+
+_TASK_KEYS = sorted({name for field in TASK_FIELDS for name in (field.name, *field.aliases)})
+_KEYS = sorted(
+    {name for field in (*PLAN_FIELDS, *AGENT_FIELDS) for name in (field.name, *field.aliases)}
+    | set(_TASK_KEYS)
+    | {"<<"}
+)
+_SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=8),
+    st.sampled_from(["10m", "auto", "a", "b", "../x", "!x", "**", "[", "~nobody", "sh 'x", "9" * 400 + "d"]),
+)
+_DATA = st.recursive(
+    _SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(_KEYS) | st.text(max_size=3), inner, max_size=4)
+    ),
+    max_leaves=10,
+)
+_TASK = st.dictionaries(st.sampled_from(_TASK_KEYS), _DATA, max_size=5)
+_PLANS = st.fixed_dictionaries(
+    {
+        "tasks": st.dictionaries(st.sampled_from("ab"), _TASK | _DATA, max_size=3)
+        | st.lists(_TASK, max_size=3)
+    },
+    optional={key: _DATA for key in _KEYS if key != "tasks"},
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(_PLANS | _DATA)
+def test_any_data_is_a_plan_or_a_plan_error(data: Any) -> None:
+    text = json.dumps(data)
+    for name in ("plan.json", "plan.yaml"):
+        try:
+            plan = parse_plan(text, name)
+        except PlanError as error:
+            assert str(error).startswith(name)  # noqa: PT017
+        else:
+            # What was taken is data that the journal and the scheduler can be given.
+            assert msgspec.json.decode(msgspec.json.encode(plan.tasks), type=tuple[Task, ...]) == plan.tasks
+
+
+_PARTS = ["tasks:", "\n", "  ", "- ", "a: ", "run: x", "agent: b", "{", "}", "[", "]", "&a ", "*a", "<<: "]
+_PARTS += ["# ", "'", '"', "\t", "needs: a", "|", ">", "%", "---", "? ", "!!int ", "é", "\x00", "\u2028"]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from(_PARTS), max_size=14).map("".join) | st.text(max_size=60))
+def test_any_text_is_a_plan_or_a_plan_error(text: str) -> None:
+    for name in ("plan.yaml", "plan.toml", "plan.json"):
+        try:
+            parse_plan(text, name)
+        except PlanError as error:
+            assert str(error).startswith(name)  # noqa: PT017
+
+
+@settings(max_examples=200, deadline=None)
+@given(_TASK | _DATA)
+def test_any_mapping_is_a_task_or_a_plan_error(data: Any) -> None:
+    try:
+        task_from_dict(data)
+    except PlanError as error:
+        assert str(error).startswith("task ")  # noqa: PT017
+
+
 # --- files ---------------------------------------------------------------------------------------
 
 
@@ -547,6 +641,16 @@ def test_a_bad_mapping_is_refused_with_its_place(mapping: Any, message: str) -> 
     with pytest.raises(PlanError) as info:
         task_from_dict(mapping, 2)
     assert message in str(info.value)
+
+
+@pytest.mark.parametrize("odd", [print, "\udcff", {"deeper": [object()]}])
+def test_what_goes_into_the_journal_is_plain_data(odd: Any) -> None:
+    with pytest.raises(PlanError, match="agent 'a': extra: it has something in it that is not plain data"):
+        config.agent_from_dict("a", {"extra": {"x": odd}})
+    with pytest.raises(PlanError, match="task 1: run: it has half a surrogate pair"):
+        task_from_dict({"run": "\udcff"})
+    with pytest.raises(PlanError, match="agent '': the name is empty"):
+        config.agent_from_dict("", {"command": "sh"})
 
 
 def test_an_agent_from_a_mapping() -> None:

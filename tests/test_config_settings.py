@@ -131,6 +131,23 @@ def test_all_settings_are_described(root: Path) -> None:
     assert rows['agents."my agent".command'] == ('["sh", "-c"]', ".agentful/config.toml:2")
 
 
+def test_what_is_described_can_be_written_back(root: Path) -> None:
+    project(
+        root,
+        """\
+        retry_delay = 0.25
+        timeout = 6161.5
+        [agent_defaults]
+        timeout = '20m'
+        extra = {day = 2026-01-20}
+        """,
+    )
+    rows = {key: value for key, value, _ in describe(load(root))}
+    assert (rows["retry_delay"], rows["timeout"]) == ('"0.25s"', '"6161.5s"')
+    assert rows["agent_defaults.timeout"] == '"20m"'
+    assert rows["agent_defaults.extra"] == "{ day = 2026-01-20 }"
+
+
 # --- how many at once ----------------------------------------------------------------------------
 
 
@@ -284,6 +301,12 @@ def test_options_in_the_seeds_spelling() -> None:
         "task_timeout": 1.5,
     }
     assert options_from_dict({}) == {}
+
+
+def test_the_mode_alone_does_not_make_seconds_milliseconds() -> None:
+    assert options_from_dict({"mode": "parallel", "timeout": 600})["timeout"] == 600
+    with pytest.raises(PlanError, match="600000 looks like milliseconds"):
+        options_from_dict({"mode": "parallel", "timeout": 600_000})
 
 
 def test_options_in_our_spelling() -> None:
