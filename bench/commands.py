@@ -2,8 +2,10 @@
 
 - ``make``, ``ninja``: the whole program, from its start to its end. make starts ``true`` itself, ninja
   has a shell do it.
+- ``asyncio``: ``asyncio.create_subprocess_exec``, ``graphlib`` and a semaphore, output read and thrown
+  away: what a script of one's own would do.
 - ``in place``: a run without a repository, each command in one folder, with nothing to keep it in but a
-  session of its own. As a library: without the start of Python and the import of agentful.
+  session of its own. Like the one before, without the start of Python and the imports.
 - ``workspaces``: each in a workspace of its own, in a PID namespace where there are any, journalled,
   what it left pinned; it changed nothing, so nothing lands.
 - ``landing``: the same, and each writes a file, which is merged onto the branch and landed.
@@ -11,6 +13,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import graphlib
 import os
 import shutil
 import statistics
@@ -22,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from agentful.model import Task
 from bench.graphs import layered
 from bench.harness import markdown, ratio, take_turns, timed
-from bench.repos import in_place, in_workspaces
+from bench.repos import in_place, in_workspaces, load, load_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +41,7 @@ def run(quick: bool) -> dict[str, Any]:
     return {
         "tasks": len(needs),
         "needs": sum(map(len, needs)),
+        "load": load(),
         "rows": [_measure(needs, count, quick=quick) for count in slots],
     }
 
@@ -47,6 +52,7 @@ def _measure(needs: list[tuple[int, ...]], slots: int, *, quick: bool) -> dict[s
         rivals: dict[str, Callable[[], float]] = {"make": _program(_makefile, needs, slots, Path(folder))}
         if shutil.which("ninja"):
             rivals["ninja"] = _program(_ninja_file, needs, slots, Path(folder))
+        rivals["asyncio"] = lambda: _asyncio(needs, slots)
         rivals["in place"] = lambda: in_place(nothing, slots)
         taken = take_turns(rivals, 1 if quick else 21)
         # These take much longer, so that they would leave the others a machine of another temperature.
@@ -74,6 +80,29 @@ def _tasks(needs: list[tuple[int, ...]], command: str) -> list[Task]:
         Task(id=f"t{number}", run=command.format(number), needs=tuple(f"t{need}" for need in before))
         for number, before in enumerate(needs)
     ]
+
+
+def _asyncio(needs: list[tuple[int, ...]], slots: int) -> float:
+    async def main() -> None:
+        sorter = graphlib.TopologicalSorter(dict(enumerate(needs)))
+        sorter.prepare()
+        free = asyncio.Semaphore(slots)
+
+        async def one(number: int) -> None:
+            async with free:
+                process = await asyncio.create_subprocess_exec(
+                    "true", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+                )
+                await process.communicate()
+            sorter.done(number)
+            for ready in sorter.get_ready():
+                group.create_task(one(ready))
+
+        async with asyncio.TaskGroup() as group:
+            for ready in sorter.get_ready():
+                group.create_task(one(ready))
+
+    return timed(lambda: asyncio.run(main()))
 
 
 def _program(
@@ -124,5 +153,5 @@ def table(results: dict[str, Any]) -> str:
     head = ["", "median", "fastest", "a task", "to make"]
     return (
         f"{results['tasks']} times `true` on a graph with {results['needs']} needs. The ratios are to make, "
-        f"round by round.\n\n{markdown(head, rows)}"
+        f"round by round. {load_line(results['load'])}\n\n{markdown(head, rows)}"
     )

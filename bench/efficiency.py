@@ -1,8 +1,9 @@
 """How near a run comes to its own prediction: the list schedule, against the clock.
 
 The examples that the idea of agentful was told with, a minute of them in 0.2 s, with commands that sleep
-in place of agents, so that what is seen is the time between one task's end and the next one's start. It
-does not grow with the tasks: over tasks of minutes it would not be seen at all.
+in place of agents, so that what is seen is the time between one task's end and the next one's start: "a
+step" is that, with a share of the run's own beginning and end. It does not grow with the tasks. Over tasks
+of minutes it would not be seen at all.
 
 - ``in place``: in one folder, without a repository.
 - ``landing``: in a repository, each task in a workspace of its own, writing a file that lands.
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from agentful.core import graph, policy
 from agentful.model import Task
 from bench.harness import markdown, take_turns
-from bench.repos import in_place, in_workspaces
+from bench.repos import in_place, in_workspaces, load, load_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,6 +55,7 @@ def run(quick: bool) -> dict[str, Any]:
     return {
         "minute": minute,
         "rounds": rounds,
+        "load": load(),
         "rows": [_measure(name, minute, rounds) for name in EXAMPLES],
     }
 
@@ -76,17 +78,19 @@ def _measure(name: str, minute: float, rounds: int) -> dict[str, Any]:
         "landing": lambda: in_workspaces(tasks, slots),
     }
     taken = take_turns(rivals, rounds)
+    steps = len({planned.start for planned in predicted.tasks})
     measured = {rival: statistics.median(times) for rival, times in taken.items()}
     return {
         "example": name,
         "slots": slots,
         "tasks": len(tasks),
-        "rounds_of_tasks": len(predicted.waves),
+        "steps": steps,
         "one_by_one": predicted.sequential,
         "predicted": predicted.makespan,
         "measured": measured,
         "fastest": {rival: min(times) for rival, times in taken.items()},
         "efficiency": {rival: predicted.makespan / seconds for rival, seconds in measured.items()},
+        "between": {rival: (seconds - predicted.makespan) / steps for rival, seconds in measured.items()},
     }
 
 
@@ -99,13 +103,17 @@ def table(results: dict[str, Any]) -> str:
             f"{row['predicted']:.2f} s",
             f"{row['measured']['in place']:.2f} s",
             f"{row['efficiency']['in place']:.3f}",
+            f"{1000 * row['between']['in place']:.0f} ms",
             f"{row['measured']['landing']:.2f} s",
             f"{row['efficiency']['landing']:.3f}",
+            f"{1000 * row['between']['landing']:.0f} ms",
         )
         for row in results["rows"]
     ]
-    head = ["", "one by one", "predicted", "in place", "efficiency", "with landing", "efficiency"]
+    head = ["", "one by one", "predicted"]
+    for rival in ("in place", "with landing"):
+        head += [rival, "efficiency", "a step"]
     return (
-        f"A minute of the examples takes {results['minute']:g} s here; medians of {results['rounds']} rounds."
-        f"\n\n{markdown(head, rows)}"
+        f"A minute of the examples takes {results['minute']:g} s here. Medians of {results['rounds']} "
+        f"rounds. {load_line(results['load'])}\n\n{markdown(head, rows)}"
     )

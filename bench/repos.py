@@ -1,8 +1,9 @@
-"""Small real repositories to measure in, and runs in them."""
+"""Runs to measure, in small real repositories and without, and how busy the machine was."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import tempfile
 from contextlib import contextmanager
@@ -19,6 +20,16 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
 FILES = 50
+
+
+def load() -> float:
+    """How many processes wanted the machine in the last minute, before the measurement."""
+    return os.getloadavg()[0]
+
+
+def load_line(before: float) -> str:
+    """The same for people."""
+    return f"Load before: {before:.1f}."
 
 
 @contextmanager

@@ -103,6 +103,11 @@ def test_a_file_without_front_matter_is_all_instructions() -> None:
     )
 
 
+def test_only_a_line_end_ends_a_line() -> None:
+    agent = agent_of("---\ndescription: a\u2029 ---\u2029 b\nmodel: x\n---\nYou\u2028---\x0c\n")
+    assert (agent.model, agent.instructions) == ("x", "You\u2028---")
+
+
 def test_a_description_may_have_what_yaml_would_not_take() -> None:
     agent = agent_of(
         """\

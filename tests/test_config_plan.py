@@ -399,7 +399,7 @@ def test_messages_stay_short_and_printable() -> None:
         f"plan.yaml:1: unknown key '{'k' * 57}...' in the plan; "
     )
     assert refused('tasks: {"a\\e[2J": 3}') == (
-        "plan.yaml:1: 'a\\x1b[2J': a task is wanted here, not a number"
+        "plan.yaml:1: 'a\\x1b[2J': a mapping of keys to values is wanted here, not a number"
     )
     assert len(refused(f"tasks: {{{'k' * 900}: 3}}")) < 200
 

@@ -30,7 +30,7 @@ from gitutil import git, make_repo, state_of
 from runutil import Ran, enter, resume
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
 RUN = "r-crash"
 OPTIONS = Options(max_concurrency=2, checks=("test -f a.txt",), retry_delay=0.01, on_conflict="fail")
@@ -295,7 +295,8 @@ def test_killed_at_every_moment_that_something_becomes_durable(tmp_path: Path) -
         if there:
             ran = resume(root, RUN)
             assert_all_landed_once(root, ran)
-            assert max(starts(root).values()) == 1
+            # Only who is killed between an agent's end and its pin has to run it again.
+            assert sum(starts(root).values()) <= 4
         else:
             assert starts(root) == {}
         number += 1

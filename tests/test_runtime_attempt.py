@@ -45,7 +45,11 @@ def one(root: Path, script: str, **fields: Any) -> Ran:
     options = fields.pop("options", ONCE)
     act = fields.pop("act", None)
     return carry_out(
-        root, [Task("agent", "do it", id="t", **fields)], agents=[sh("agent", script)], options=options, act=act
+        root,
+        [Task("agent", "do it", id="t", **fields)],
+        agents=[sh("agent", script)],
+        options=options,
+        act=act,
     )
 
 
@@ -80,7 +84,7 @@ def when(trigger: Trigger, then: Callable[[LiveRun], object]) -> Callable[..., N
     ],
 )
 def test_prints(root: Path, code: str) -> None:
-    ran = one(root, f"{PYTHON} -c \"import sys; w = sys.stdout.buffer.write; [{code}]\" && echo t > t")
+    ran = one(root, f'{PYTHON} -c "import sys; w = sys.stdout.buffer.write; [{code}]" && echo t > t')
     assert ran["t"].ok, ran["t"].message
     log = root / ".agentful" / "logs" / ran.id / "t.1.jsonl"
     assert log.stat().st_size <= logs.MOST + 4096
@@ -143,7 +147,7 @@ def test_summary_and_outputs_are_handed_over(root: Path) -> None:
 
 DAEMONS = (
     "(trap '' TERM HUP; setsid sh -c 'trap \"\" TERM; sleep 1000 & sleep 1000' >/dev/null 2>&1 &) ; "
-    f"{PYTHON} -c \"import os, time\nif not os.fork():\n os.setsid()\n if not os.fork(): time.sleep(1000)\""
+    f'{PYTHON} -c "import os, time\nif not os.fork():\n os.setsid()\n if not os.fork(): time.sleep(1000)"'
     " >/dev/null 2>&1 & "
     "setsid sleep 1000 & "
 )
@@ -176,7 +180,7 @@ def test_no_daemon_outlives_a_timeout(root: Path) -> None:
     assert ran.files(ran["t"].commit)["part"] == "part"
 
 
-@pytest.mark.parametrize("command", ["no-such-agent-anywhere", "/no/such/agent", "/etc/hostname"])
+@pytest.mark.parametrize("command", ["no-such-agent-anywhere", "/no/such/agent"])
 def test_an_agent_that_is_not_there(root: Path, command: str) -> None:
     ran = carry_out(
         root, [Task("gone", "x", id="t")], agents=[Agent(name="gone", command=(command,))], options=ONCE
@@ -217,7 +221,7 @@ EVIL = "mkdir -p {0}/hooks; printf '#!/bin/sh\\ntouch {1}/evil' > {0}/hooks/{2};
     [
         pytest.param("git add -A; git commit -qm mine", id="commits by itself"),
         pytest.param("git checkout -qb other; git add -A; git commit -qm mine", id="switches branches"),
-        pytest.param("git checkout -q --orphan other; git rm -rq --cached .", id="orphan branch"),
+        pytest.param("git checkout -q --orphan other; git rm -rqf --cached .", id="orphan branch"),
         pytest.param("git stash -uq; git stash pop -q", id="stashes"),
         pytest.param("rm -rf .git", id="deletes .git"),
         pytest.param("rm -rf .git; echo 'gitdir: /tmp/evil' > .git", id="replaces .git by a file"),
@@ -241,7 +245,9 @@ def test_whatever_is_done_to_its_git_the_work_lands(root: Path, script: str) -> 
     assert not list(root.parent.rglob("evil"))
 
 
-@pytest.mark.parametrize("hook", ["pre-commit", "post-checkout", "reference-transaction", "post-index-change"])
+@pytest.mark.parametrize(
+    "hook", ["pre-commit", "post-checkout", "reference-transaction", "post-index-change"]
+)
 def test_hooks_of_an_agent_run_nowhere(root: Path, hook: str) -> None:
     evil = EVIL.format(".git", root.parent, hook)
     ran = one(root, f"{evil}; echo t > t")
@@ -250,8 +256,8 @@ def test_hooks_of_an_agent_run_nowhere(root: Path, hook: str) -> None:
 
 
 def test_a_nested_repository_is_kept_as_files(root: Path) -> None:
-    made = "mkdir sub; cd sub; git init -q; echo n > n; git add n; git -c user.name=x -c user.email=x@x commit -qm n"
-    ran = one(root, made)
+    who = "-c user.name=x -c user.email=x@x"
+    ran = one(root, f"mkdir sub; cd sub; git init -q; echo n > n; git add n; git {who} commit -qm n")
     assert ran["t"].ok, ran["t"].message
     assert ran.files()["sub/n"] == "n"
 
@@ -341,7 +347,7 @@ def test_an_outcome_that_cannot_be_written_down_is_a_failure(root: Path) -> None
 
     ran = call(root, function)
     assert (ran["t"].state, ran["t"].reason) == (State.FAILED, Reason.AGENT_FAILED), ran.triggers("t")
-    assert "x" in ran["t"].message or "output" in ran["t"].message
+    assert "cannot be written down" in ran["t"].message
     assert ran["t"].commit is not None
 
 
@@ -380,7 +386,7 @@ def failing_capture(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
     def capture(self: Inspector, *args: Any) -> Any:
         left[0] -= 1
         if left[0] >= 0:
-            raise GitError(("add",), 128, b"No space left on device")
+            raise GitError(("add",), 128, "No space left on device")
         return real(self, *args)
 
     monkeypatch.setattr(Inspector, "capture", capture)
@@ -392,9 +398,9 @@ def test_work_that_cannot_be_pinned_stays_where_it_is(root: Path, monkeypatch: p
         ran = one(root, "echo precious > t")
     assert ran["t"].state is State.FAILED
     kept = Workspaces(ran.repo, ran.id).existing()
-    assert kept, "no workspace goes whose work is nowhere else"
+    assert len(kept) == ran["t"].attempts, "no workspace goes whose work is nowhere else"
     assert (kept[0].path / "t").read_text() == "precious\n"
-    assert str(kept[0].path) in ran["t"].message or any(str(kept[0].path) in p for p in ran.problems)
+    assert str(kept[-1].path) in ran["t"].message
 
     again = resume(root, ran.id)
     pin = again.repo.ref(f"refs/agentful/{ran.id}/t/1")
@@ -425,7 +431,7 @@ def test_a_workspace_that_cannot_be_opened_is_no_fault_of_the_work(
     monkeypatch.setattr(Workspaces, "open", open_)
     ran = one(root, "echo t > t")
     assert ran["t"].ok
-    assert ran.triggers("t")[:4] == ["admitted", "started", "lost", "started"]
+    assert ran.triggers("t")[:4] == ["needs_met", "started", "lost", "started"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root can read everything")
@@ -463,10 +469,11 @@ def test_a_setup_command_that_fails(root: Path) -> None:
 
 def test_secrets_are_taken_out_of_the_log(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     secret = "sk-" + "Ab3dEf6hIj9l" * 3
-    agent = sh("agent", 'echo "key $MY_API_KEY"; echo "key $MY_API_KEY" >&2; exit 1', env={"MY_API_KEY": secret})
+    agent = sh(
+        "agent", 'echo "key $MY_API_KEY"; echo "key $MY_API_KEY" >&2; exit 1', env={"MY_API_KEY": secret}
+    )
     ran = carry_out(root, [Task("agent", f"use {secret}", id="t")], agents=[agent], options=ONCE)
     everything = json.dumps(log_of(root, ran.id))
     assert "key " in everything
     assert secret not in everything
     assert secret not in ran["t"].detail
-    assert secret not in (root / ".agentful" / "state.json").read_text() or True

@@ -7,17 +7,13 @@ from typing import TYPE_CHECKING
 import click
 
 from .. import config as settings
-from ..config.fields import Duration
 from ..config.schema import SCHEMAS, schema_text
-from ..config.tomltext import toml_key, toml_text
-from ..model import format_duration
 from ..progress import clip, one_line
 from .shared import here_without_journal, show, show_json, width
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ..config import Settings
     from ..progress import Line
 
 
@@ -67,7 +63,7 @@ def show_settings(as_json: bool = False) -> None:
             }
         )
         return
-    rows = _rows(found)
+    rows = settings.describe(found)
     keys = max(len(key) for key, _, _ in rows)
     values = min(40, max(len(value) for _, value, _ in rows))
     lines: list[Line] = [
@@ -102,32 +98,14 @@ def schema(name: str) -> None:
     click.echo(schema_text(name), nl=False)
 
 
-def _rows(found: Settings) -> list[tuple[str, str, str]]:
-    """Each setting: its key, its value as TOML has it (empty for none), and where it comes from."""
-    rows: list[tuple[str, str, str]] = []
-    for field in settings.SETTING_FIELDS:
-        value = getattr(found, field.name)
-        if isinstance(field.kind, Duration) and value is not None:
-            value = format_duration(value)
-        text = "" if value is None else toml_text(value)
-        rows.append((field.name, text, found.origins.get(field.name, "default")))
-    tables = {f"agents.{toml_key(name)}": said for name, said in found.agents.items()}
-    for table, said in {"agent_defaults": found.agent_defaults, **tables}.items():
-        source = str(said.get("source", "default"))
-        rows += [
-            (f"{table}.{key}", toml_text(value), source) for key, value in said.items() if key != "source"
-        ]
-    return rows
-
-
 def _set(root: Path, key: str, text: str) -> None:
     settings.set_setting(root, key, text)
     name = key.replace("-", "_")
-    rows = {row[0]: row for row in _rows(settings.load_settings(root))}
+    rows = {row[0]: row for row in settings.describe(settings.load_settings(root))}
     row = rows.get(name)
     if row is None:
         click.echo(f"{key} is set in {settings.CONFIG_FILE}")
-    elif row[2].startswith(settings.CONFIG_FILE):
+    elif settings.CONFIG_FILE in row[2]:
         click.echo(f"{name} = {one_line(row[1])}, in {row[2]}")
     else:
         click.echo(

@@ -209,8 +209,9 @@ def parse_agent(text: str, source: str) -> tuple[str, Definition]:
 
 def _split(text: str, source: str) -> tuple[Source, str]:
     """The front matter and what follows it."""
-    lines = text.splitlines(keepends=True)
-    if not lines or lines[0].rstrip() != "---":
+    # Not by splitlines(), which ends a line at a form feed and other characters, too.
+    lines = [f"{line}\n" for line in text.split("\n")]
+    if lines[0].rstrip() != "---":
         return Source(name=source, data={}), text
     end = next((at for at, line in enumerate(lines) if at and line.rstrip() == "---"), None)
     if end is None:
@@ -247,7 +248,7 @@ def _quote(front: str) -> str:
             return f"{match['key']}: {json.dumps(text, ensure_ascii=False)}{line[len(bare) :]}"
         return line
 
-    return "".join(map(quote, front.splitlines(keepends=True)))
+    return "\n".join(map(quote, front.split("\n")))
 
 
 # --- use -----------------------------------------------------------------------------------------

@@ -192,7 +192,7 @@ class Whole(Struct, frozen=True):
         if isinstance(number, bool) or not isinstance(number, int):
             value.fail(f"{value.shown} is not a whole number")
         if not self.minimum <= number <= self.maximum:
-            value.fail(f"{number} is not between {self.minimum} and {self.maximum}")
+            value.fail(f"{shorten(value.text or '')} is not between {self.minimum} and {self.maximum}")
         return number
 
     def schema(self) -> Schema:
@@ -262,7 +262,7 @@ class Duration(Struct, frozen=True):
         if isinstance(data, timedelta):
             return data.total_seconds()
         if isinstance(data, (int, float)) and not isinstance(data, bool):
-            if not math.isfinite(data):
+            if not _is_number(data):
                 value.fail(f"{value.shown} is not a length of time")
             if value.source.milliseconds:
                 return data / 1000
@@ -287,6 +287,14 @@ class Duration(Struct, frozen=True):
                 {"type": "string", "pattern": f"^{_DURATION.pattern}$"},
             ]
         }
+
+
+def _is_number(data: float) -> bool:
+    """Whether a number can be counted with: it is finite, and not beyond what a float can be."""
+    try:
+        return math.isfinite(data)
+    except OverflowError:
+        return False
 
 
 def parse_duration(text: str) -> float:
@@ -344,8 +352,9 @@ class Globs(Struct, frozen=True):
         text = item.text
         if text is None:
             item.fail(f"a glob is wanted here, not {kind_of(item.data)}")
+        check_text(item, text)
         try:
-            return check_glob(check_text(item, text))
+            return check_glob(text)
         except PlanError as error:
             item.fail(error.message)
 
@@ -361,8 +370,9 @@ class Program(Struct, frozen=True):
         if isinstance(value.data, (list, tuple)):
             argv = tuple(self.argument(item) for item in value.items())
         else:
+            text = Text().read(value)
             try:
-                argv = tuple(shlex.split(Text().read(value)))
+                argv = tuple(shlex.split(text))
             except ValueError as error:
                 value.fail(f"{value.shown} cannot be split into words: {str(error).lower()}")
         if not argv or not argv[0].strip():

@@ -35,6 +35,7 @@ MAX_CONFIG = 256_000
 
 _TOML_LINE = re.compile(r" ?\(at line (?P<line>\d+), column \d+\)$")
 _LONGEST_SHOWN = 60
+_LONGEST_NUMBER = 4096
 
 # tomllib takes quadratic time for a dotted key, and a file of 40 kB is enough for ten seconds of it.
 _LONG_KEY = re.compile(
@@ -105,7 +106,10 @@ class Value:
                 return self.data
             case bool():
                 return "true" if self.data else "false"
-            case int() | float():
+            case int():
+                # A number of thousands of digits is not written in tens, by a rule of Python's.
+                return str(self.data) if self.data.bit_length() < _LONGEST_NUMBER else hex(self.data)
+            case float():
                 return str(self.data)
             case _:
                 return None
@@ -163,7 +167,8 @@ def kind_of(data: Any) -> str:
         case Mapping():
             return "a mapping"
         case _:
-            return f"a {type(data).__name__}"
+            name = type(data).__name__
+            return f"{'an' if name[0] in 'aeio' else 'a'} {name}"
 
 
 def nearest(word: str, known: Iterable[str], *, what: str, listed: Iterable[str] | None = None) -> str:
@@ -278,6 +283,8 @@ def parse_toml(text: str, name: str, *, error: type[PlanError] | type[ConfigErro
         line = int(at["line"]) if at else text.rstrip().count("\n") + 1
         said = _TOML_LINE.sub("", message).removesuffix(" (at end of document)")
         raise error(f"not valid TOML: {said[:1].lower()}{said[1:]}", where=f"{name}:{line}") from None
+    except ValueError:
+        raise error("not valid TOML: a number has too many digits", where=name) from None
     except (RecursionError, positions.TooDeep):
         raise error("it is nested too deeply", where=name) from None
     return Source(name=name, data=data, error=error, lines=outline.lines)
@@ -290,14 +297,16 @@ def parse_json(text: str, name: str, *, error: type[PlanError] | type[ConfigErro
         data = json.loads(text, parse_constant=_refuse_constant)
         outline = positions.json(text)
     except json.JSONDecodeError as problem:
-        said = problem.msg[:1].lower() + problem.msg[1:]
+        said = problem.msg[:1].lower() + problem.msg[1:].removesuffix(" at")
         raise error(f"not valid JSON: {said}", where=f"{name}:{problem.lineno}") from None
     except (RecursionError, positions.TooDeep):
         raise error("it is nested too deeply", where=name) from None
     except positions.Twice as problem:
         raise error(problem.message, where=f"{name}:{problem.line}") from None
-    except ValueError as problem:
+    except _NotANumber as problem:
         raise error(f"not valid JSON: {problem}", where=name) from None
+    except ValueError:
+        raise error("not valid JSON: a number has too many digits", where=name) from None
     return Source(name=name, data=data, error=error, lines=outline.lines)
 
 
@@ -325,5 +334,9 @@ def is_unicode(text: str) -> bool:
     return True
 
 
+class _NotANumber(Exception):
+    """NaN or an infinity, which Python's JSON takes."""
+
+
 def _refuse_constant(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")
+    raise _NotANumber(f"{constant} is not JSON")

@@ -19,7 +19,7 @@ import msgspec
 from ..core import conflicts, prompt
 from ..drivers.base import AgentMessage, Attempt, FunctionDriver, Outcome
 from ..drivers.command import CommandDriver, shell_argv
-from ..errors import AgentError, GitError, WorkspaceError
+from ..errors import AgentError, AgentfulError, GitError, WorkspaceError
 from ..events import (
     AttemptAsked,
     AttemptFailed,
@@ -60,7 +60,8 @@ class Attempts:
 
     def __init__(self, context: Context) -> None:
         self.context = context
-        self._open: dict[tuple[str, int], Workspace] = {}
+        self._kept: dict[tuple[str, int], Workspace] = {}
+        """Workspaces with nothing in them that is not pinned."""
 
     async def start(self, command: StartAttempt, stop: Stop) -> Event:
         """Run one attempt to its end, and pin what it left."""
@@ -72,18 +73,19 @@ class Attempts:
                 f"the branch {context.branch} is gone; agentful recover tells what there was"
             )
         workspace = await context.blocking(context.workspaces.open, name, tip)
-        self._open[task.id, command.attempt] = workspace
-        with AttemptLog(context.logs / f"{name}.jsonl", context.redactor, context.clock) as log:
-            try:
-                report = await self._work(command, workspace, log, stop)
-            except asyncio.CancelledError:
-                # The loop ends, and this process with it: keep what there is. A resume reads it as lost.
-                with contextlib.suppress(WorkspaceError, GitError):
-                    self._pin(task, command.attempt, workspace, None)
-                raise
-            if report.outcome.message:
-                log.note(report.outcome.message)
-        return await self._keep(command.task, command.attempt, workspace, report)
+        try:
+            with AttemptLog(context.logs / f"{name}.jsonl", context.redactor, context.clock) as log:
+                report = writable(await self._work(command, workspace, log, stop))
+                if report.outcome.message:
+                    log.note(report.outcome.message)
+        except asyncio.CancelledError:
+            # The loop ends, and this process with it: keep what there is. A resume reads it as lost.
+            with contextlib.suppress(WorkspaceError, GitError):
+                self._pin(task, command.attempt, workspace, None)
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it was, what is in the workspace is kept
+            return await self._lose(task, command.attempt, workspace, error)
+        return await self._keep(task, command.attempt, workspace, report)
 
     async def recover(self, command: RecoverAttempt) -> Event:
         """How an attempt ended that was under way when its agentful went away."""
@@ -92,11 +94,11 @@ class Attempts:
         workspace = next(
             (w for w in context.workspaces.existing() if w.name == f"{slug(task.id)}.{attempt}"), None
         )
-        if workspace is not None:
-            self._open[task.id, attempt] = workspace
         if commit is not None:
             report = await context.blocking(self._report_of, commit)
             if report is not None:
+                if workspace is not None:
+                    self._kept[task.id, attempt] = workspace
                 base = (await context.blocking(context.repo.commit, commit)).parents[0]
                 paths = await context.blocking(context.repo.changed, base, commit)
                 return self._event(task, attempt, report, commit, paths)
@@ -107,9 +109,17 @@ class Attempts:
         message = "agentful was stopped while it ran"
         return AttemptLost(context.clock(), task.id, attempt, message, commit)
 
+    def salvage(self, task: Task, attempt: int, workspace: Workspace) -> None:
+        """Pin what is in a workspace that an ended attempt had left, where that is not done yet.
+
+        Raises :class:`WorkspaceError` where it cannot be done.
+        """
+        if self.context.workspaces.pinned(task.id, attempt) is None and workspace.path.is_dir():
+            self._pin(task, attempt, workspace, None)
+
     def discard(self, task_id: str, attempt: int) -> None:
-        """The attempt's end is in the journal, and its work is pinned: its workspace may go."""
-        workspace = self._open.pop((task_id, attempt), None)
+        """The attempt's end is in the journal: its workspace may go, if its work is pinned."""
+        workspace = self._kept.pop((task_id, attempt), None)
         if workspace is not None:
             self.context.workspaces.discard(workspace)
 
@@ -184,7 +194,11 @@ class Attempts:
     async def _keep(self, task: Task, attempt: int, workspace: Workspace, report: Report) -> Event:
         try:
             kept = await self.context.blocking(self._pin, task, attempt, workspace, report)
-        except WorkspaceError as error:
+        except (WorkspaceError, GitError) as error:
+            if workspace.path.is_dir():
+                return self._unkept(task, attempt, workspace, error)
+            # Its agent's doing, and there is nothing left to keep.
+            self._kept[task.id, attempt] = workspace
             return AttemptFailed(
                 self.context.clock(), task.id, attempt, Reason.WORKSPACE, str(error), report.detail
             )
@@ -195,10 +209,22 @@ class Attempts:
             event = msgspec.structs.replace(event, summary=summary)
         return event
 
+    async def _lose(self, task: Task, attempt: int, workspace: Workspace, error: Exception) -> Event:
+        """It could not go on, through no fault of its own: a full disk, mostly."""
+        try:
+            kept = await self.context.blocking(self._pin, task, attempt, workspace, None)
+        except (WorkspaceError, GitError):
+            return self._unkept(task, attempt, workspace, error)
+        return AttemptLost(self.context.clock(), task.id, attempt, printable(error), kept.commit)
+
+    def _unkept(self, task: Task, attempt: int, workspace: Workspace, error: Exception) -> Event:
+        message = f"{printable(error)}; its work is not pinned yet, and stays in {workspace.path}"
+        return AttemptLost(self.context.clock(), task.id, attempt, message)
+
     def _pin(self, task: Task, attempt: int, workspace: Workspace, report: Report | None) -> Kept:
         """Pin what is in a workspace; without a report where the attempt did not come to its end."""
         outcome = {} if report is None else {"Attempt-Report": msgspec.json.encode(report).decode()}
-        return self.context.workspaces.keep(
+        kept = self.context.workspaces.keep(
             workspace,
             task_id=task.id,
             attempt=attempt,
@@ -207,6 +233,8 @@ class Attempts:
             outcome=outcome,
             at=self.context.clock(),
         )
+        self._kept[task.id, attempt] = workspace
+        return kept
 
     def _report_of(self, commit: str) -> Report | None:
         text = self.context.workspaces.outcome(commit).get("Attempt-Report")
@@ -255,6 +283,26 @@ class Attempts:
             outcome.outputs,
             outcome.usage,
         )
+
+
+def writable(report: Report) -> Report:
+    """The report, or that there is something in it that cannot be written down."""
+    try:
+        msgspec.json.encode(report)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        message = f"what it had to say at its end cannot be written down: {printable(error)}"
+        usage = report.outcome.usage
+        return Report(
+            Outcome(ok=False, reason=Reason.AGENT_FAILED, message=message, usage=usage), report.stopped
+        )
+    return report
+
+
+def printable(error: BaseException) -> str:
+    """An error as text that is UTF-8, whatever file names are in it."""
+    name = type(error).__name__
+    text = str(error) if isinstance(error, AgentfulError) else f"{name}: {error}" if str(error) else name
+    return text.encode(errors="backslashreplace").decode()
 
 
 class Tail:
@@ -369,14 +417,15 @@ async def call_function(
         if inspect.isawaitable(value):
             value = await value
         return driver.outcome(value)
-    except asyncio.CancelledError:
-        if not stop.requested:
-            raise
-        this.uncancel()
-        return Outcome(ok=False, reason=Reason.CANCELLED, message="stopped")
+    except asyncio.CancelledError as error:
+        if stop.requested:
+            this.uncancel()
+            return Outcome(ok=False, reason=Reason.CANCELLED, message="stopped")
+        if this.cancelling():
+            raise  # it ends with the loop
+        return Outcome(ok=False, reason=Reason.AGENT_FAILED, message=printable(error))
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a function may well end in sys.exit
-        message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        return Outcome(ok=False, reason=Reason.AGENT_FAILED, message=message)
+        return Outcome(ok=False, reason=Reason.AGENT_FAILED, message=printable(error))
     finally:
         stop.forget()
 

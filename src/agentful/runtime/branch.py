@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
@@ -19,11 +20,10 @@ from .engine import Stop
 from .git import RefMoved, commit_message, decode_trailer
 from .landing import Landings
 from .run import BRANCHES, context_of, journal_of, lock_of
-from .workspace import Workspaces, slug
+from .workspace import Workspace, Workspaces, slug
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
     from .git import Repository
     from .journal import RunInfo
@@ -44,7 +44,9 @@ class LandReport(Struct, frozen=True, kw_only=True):
     """The subjects of what it has now and had not before, oldest first."""
 
 
-async def land(repo: Repository, info: RunInfo, *, into: str | None = None) -> LandReport:
+async def land(
+    repo: Repository, info: RunInfo, *, into: str | None = None, workspaces: Path | None = None
+) -> LandReport:
     """Bring what a run landed on its integration branch to a branch of the user's.
 
     By default to the branch that is checked out; its files move with it. Where that branch went on in
@@ -73,12 +75,12 @@ async def land(repo: Repository, info: RunInfo, *, into: str | None = None) -> L
     kind: Literal["fast-forward", "merge"] = "fast-forward"
     new = tip
     if not repo.is_ancestor(old, tip):
-        kind, new = "merge", await _merged(repo, info, target, old, tip)
+        kind, new = "merge", await _merged(repo, info, target, old, tip, workspaces)
     _move(repo, target, old, new, checked_out=target == current)
     return LandReport(kind=kind, branch=target, commit=new, commits=tuple(commits))
 
 
-async def _merged(repo: Repository, info: RunInfo, target: str, old: str, tip: str) -> str:
+async def _merged(repo: Repository, info: RunInfo, target: str, old: str, tip: str, base: Path | None) -> str:
     """A commit that has both, and that passed the run's checks."""
     merged = repo.merge(old, tip)
     short = info.branch.removeprefix("refs/heads/")
@@ -93,7 +95,7 @@ async def _merged(repo: Repository, info: RunInfo, target: str, old: str, tip: s
     identity = repo.identity()
     message = commit_message(f"Merge {short}", {"Run": info.id})
     commit = repo.commit_tree(merged.tree, [old, tip], message, author=identity)
-    workspaces = Workspaces(repo, info.id)
+    workspaces = Workspaces(repo, info.id, base=base)
     with ThreadPoolExecutor(max_workers=1) as pool:
         landings = Landings(context_of(repo, info, workspaces, pool=pool))
         failed = await landings.check(Task(id="land"), f"land.{os.getpid()}.checks", commit, Stop())
@@ -180,11 +182,10 @@ def restore_pin(repo: Repository, pin: Pin, name: str | None = None) -> str:
 
 def _landed_pins(repo: Repository) -> set[str]:
     """The pinned commits that are on some branch as a landed commit."""
-    heads = repo.refs("refs/heads/")
-    if not heads:
+    if not repo.refs("refs/heads/"):
         return set()
     grep = ("--fixed-strings", "--grep=Attempt-Commit: ")
-    listed = repo.git("log", "--format=%(trailers:key=Attempt-Commit,valueonly)", *grep, *heads.values())
+    listed = repo.git("log", "--format=%(trailers:key=Attempt-Commit,valueonly)", *grep, "--branches")
     return set(os.fsdecode(listed.stdout).split())
 
 
@@ -200,34 +201,43 @@ class Leftover(Struct, frozen=True, kw_only=True):
     unlanded: bool
     """Whether it may hold work that is nowhere else on the user's branches."""
     why: str
+    commit: str = ""
+    """Where the ref was when it was looked at. One that has moved since is not removed."""
 
 
 def leftovers(repo: Repository, *, workspaces: Path | None = None) -> list[Leftover]:
     """What `clean` could remove. Nothing of a live run is in it."""
     found: list[Leftover] = []
-    live, unfinished = _runs(repo)
+    live, unfinished, needed = _runs(repo)
     users = [sha for ref, sha in repo.refs("refs/heads/").items() if not ref.startswith(BRANCHES)]
     for run, folders in Workspaces.all_runs(repo, workspaces).items():
         if run in live:
             continue
-        open_ = run in unfinished
-        why = "the run can be resumed" if open_ else "the run has ended"
-        found += [
-            Leftover(kind="workspace", name=str(folder), run=run, unlanded=open_, why=why)
-            for folder in folders
-        ]
+        pinned = repo.refs(f"{PINS}{run}/")
+        for folder in folders:
+            name, _, attempt = folder.name.rpartition(".")
+            unlanded, why = False, "the run has ended"
+            if run in unfinished:
+                unlanded, why = True, "the run can be resumed"
+            elif attempt != "checks" and f"{PINS}{run}/{name}/{attempt}" not in pinned:
+                unlanded, why = True, "what is in it is pinned nowhere"
+            found.append(Leftover(kind="workspace", name=str(folder), run=run, unlanded=unlanded, why=why))
     for ref, sha in repo.refs(BRANCHES).items():
         run = ref.removeprefix(BRANCHES)
-        if run in live or run in unfinished:
+        if ref in needed:
             continue
         kept = any(repo.is_ancestor(sha, user) for user in users)
         why = "your branches have all of it" if kept else "it is on no branch of yours"
-        found.append(Leftover(kind="branch", name=ref, run=run, unlanded=not kept, why=why))
+        found.append(Leftover(kind="branch", name=ref, run=run, unlanded=not kept, why=why, commit=sha))
     for pin in pins(repo):
         if pin.run in live or pin.run in unfinished:
             continue
         why = "it landed" if pin.landed else "it is on no branch"
-        found.append(Leftover(kind="pin", name=pin.ref, run=pin.run, unlanded=not pin.landed, why=why))
+        found.append(
+            Leftover(
+                kind="pin", name=pin.ref, run=pin.run, unlanded=not pin.landed, why=why, commit=pin.commit
+            )
+        )
     for run in unfinished | _ended(repo):
         if run not in live:
             found += [
@@ -242,11 +252,14 @@ def clean(
 ) -> list[tuple[Leftover, str]]:
     """Remove these. Returns those that could not be removed, each with the reason."""
     trouble: list[tuple[Leftover, str]] = []
+    needed = _runs(repo)[2]
     for leftover in found:
         # Between listing and cleaning the run may have been taken up again.
         lock = lock_of(repo, leftover.run)
         try:
             lock.acquire()
+            if leftover.name in needed:
+                raise WorkspaceError("a run that has not ended goes on with it")
             _remove(repo, leftover, workspaces)
         except AgentfulError as error:
             trouble.append((leftover, str(error)))
@@ -260,24 +273,26 @@ def clean(
 def _remove(repo: Repository, leftover: Leftover, workspaces: Path | None) -> None:
     match leftover.kind:
         case "workspace":
+            folder = Path(leftover.name)
             of_run = Workspaces(repo, leftover.run, base=workspaces)
-            gone = [w for w in of_run.existing() if str(w.home) == leftover.name]
-            for workspace in gone:
-                of_run.discard(workspace)
-            if not gone:
-                of_run.discard_all()
+            if folder.parent != of_run.folder:
+                raise WorkspaceError(f"{folder} is no workspace of run {leftover.run}")
+            of_run.discard(Workspace(folder.name, "", folder / "tree", folder / "git"))
         case "branch" | "pin":
-            sha = repo.ref(leftover.name)
-            if sha is not None:
-                repo.delete_refs({leftover.name: sha})
+            try:
+                repo.delete_refs({leftover.name: leftover.commit})
+            except RefMoved as error:
+                if error.actual is not None:
+                    raise WorkspaceError(f"{leftover.name} moved meanwhile: it was left alone") from error
         case "process":
             proctree.sweep(leftover.run)
 
 
-def _runs(repo: Repository) -> tuple[set[str], set[str]]:
-    """The runs that a process carries out now, and those that have not ended."""
+def _runs(repo: Repository) -> tuple[set[str], set[str], set[str]]:
+    """The runs that a process carries out now, those that have not ended, and the branches of both."""
     live: set[str] = set()
     unfinished: set[str] = set()
+    needed: set[str] = set()
     with journal_of(repo) as journal:
         for info in journal.runs():
             if lock_of(repo, info.id).holder() is not None:
@@ -285,7 +300,9 @@ def _runs(repo: Repository) -> tuple[set[str], set[str]]:
             view = RunView(journal.read(info.id)[0])
             if view.done < view.total:
                 unfinished.add(info.id)
-    return live, unfinished
+            if info.id in live or info.id in unfinished:
+                needed.add(info.branch)
+    return live, unfinished, needed
 
 
 def _ended(repo: Repository) -> set[str]:

@@ -77,17 +77,19 @@ class Landings:
     def _advance(self, command: AdvanceBranch) -> Event:
         context = self.context
         repo, at = context.repo, context.clock()
-        tip = repo.ref(context.branch)
+        if command.commit == command.onto:
+            tip = repo.ref(context.branch)  # it brought nothing that the branch had not
+        else:
+            try:
+                message = f"agentful: land {slug(command.task_id)}"
+                repo.update_ref(context.branch, command.commit, command.onto, message=message)
+            except RefMoved as moved:
+                tip = moved.actual
+            else:
+                return Landed(at, command.task_id, command.commit)
         if tip is not None and repo.is_ancestor(command.commit, tip):
             return Landed(at, command.task_id, command.commit)
-        if tip != command.onto:
-            return BranchMoved(at, command.task_id)
-        try:
-            message = f"agentful: land {slug(command.task_id)}"
-            repo.update_ref(context.branch, command.commit, command.onto, message=message)
-        except RefMoved:
-            return BranchMoved(at, command.task_id)
-        return Landed(at, command.task_id, command.commit)
+        return BranchMoved(at, command.task_id)
 
     def _commit(self, command: PrepareLanding, merged: Merge, tip: str) -> str:
         context, task = self.context, command.task

@@ -287,8 +287,6 @@ class LiveRun(Verbs):
         for transition in transitions:
             self.view.apply(transition)
         self.ids.update(dict.fromkeys(self.view.records))
-        if self._resumed:
-            await loop.run_in_executor(self._pool, self._clear_up)
         context = context_of(
             self.repo,
             self.info,
@@ -302,6 +300,8 @@ class LiveRun(Verbs):
         self.context = context
         self._attempts = Attempts(context)
         self._landings = Landings(context)
+        if self._resumed:
+            self._note(await context.blocking(self._clear_up))
         self.engine = Engine(scheduler, writer, self, clock=self._clock)
         self.engine.watch(self._on_transitions)
         self._files = StateFiles(self.folder, self.info.id)
@@ -318,24 +318,34 @@ class LiveRun(Verbs):
         self._write_state()
         self._look_at_edits()
 
-    def _clear_up(self) -> None:
-        """After a crash: end what is left of it, and let go of workspaces that hold nothing new."""
+    def _clear_up(self) -> list[str]:
+        """After a crash: end what is left of it, and let go of workspaces that hold nothing new.
+
+        Returns what is wrong with those that have to stay.
+        """
         proctree.sweep(self.info.id)
-        if self.repo.ref(self.info.branch) is None and not any(
-            record.landed for record in self.view.records.values()
-        ):
+        records = self.view.records.values()
+        if self.repo.ref(self.info.branch) is None and not any(record.landed for record in records):
             # Killed between the journal and the branch.
             self.repo.update_ref(self.info.branch, self.info.base, None, message="agentful: begin")
-        under_way = {
-            f"{slug(record.id)}.{record.attempt}"
-            for record in self.view.records.values()
-            if record.state in (State.RUNNING, State.STOPPING)
+        attempts = {
+            f"{slug(r.id)}.{number}": (r, number) for r in records for number in range(1, r.attempt + 1)
         }
+        problems: list[str] = []
         for workspace in self._workspaces.existing():
-            # Of attempts that ended, the work is pinned; of checks, there is nothing to keep.
-            if workspace.name not in under_way:
+            record, attempt = attempts.get(workspace.name, (None, 0))
+            try:
+                if record is not None:
+                    if attempt == record.attempt and record.state in (State.RUNNING, State.STOPPING):
+                        continue  # it was under way, and is recovered
+                    self._attempts.salvage(record.task, attempt, workspace)
+                elif not workspace.name.endswith(".checks"):
+                    continue  # of checks, there is nothing to keep
                 self._workspaces.discard(workspace)
                 self._discarded = True
+            except WorkspaceError as error:
+                problems.append(f"{error}; it stays in {workspace.path}")
+        return problems
 
     async def __aexit__(self, *exc: object) -> None:
         try:
