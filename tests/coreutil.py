@@ -199,6 +199,7 @@ class Play:
         self._verify_acts()
         self._verify_stories(step)
         self._verify_admission(step)
+        self._verify_waiting(step)
         self._verify_view()
         wakeup = scheduler.next_wakeup
         assert wakeup is None or not scheduler.finished
@@ -263,6 +264,32 @@ class Play:
                     assert any(excludes(claims[other.id], held) for held in holders.values()), (
                         f"{record.id} was started before {other.id}"
                     )
+
+    def _verify_waiting(self, step: Step) -> None:
+        """What has to wait does, for a person or for its time; and nothing else waits to land."""
+        scheduler = self.scheduler
+        named = {task_id for decision in scheduler.open_decisions() for task_id in decision.blocking}
+        for command in step.commands:
+            if isinstance(command, StartAttempt | PrepareLanding):
+                assert command.task_id not in named
+                *_, last = [c for c in self.record(command.task_id).story if c.trigger is not Trigger.STARTED]
+                if last.detail is not None and last.detail.not_before is not None:
+                    assert last.detail.not_before <= scheduler._at
+            if isinstance(command, PrepareLanding):
+                assert not scheduler.interrupted
+        if not self.landing and not scheduler.interrupted:
+            for record in scheduler.in_state(State.LANDING):
+                assert record.id in named or self._delayed(record)
+
+    def _verify_timeouts(self) -> None:
+        """After a tick, nothing runs on whose time is up."""
+        for record in self.scheduler.in_state(State.RUNNING):
+            timeout = self.options.task_timeout if record.task.timeout is None else record.task.timeout
+            recovering = isinstance(self.attempts[record.id], RecoverAttempt)
+            if timeout is not None and not recovering:
+                assert record.since + timeout > self.now or record.since == self.now
+        due = self.scheduler._run_deadline
+        assert due is None or due > self.now or not self.scheduler.unsettled
 
     def _delayed(self, record: TaskRecord) -> bool:
         return record.not_before is not None and record.not_before > self.scheduler._at
@@ -371,6 +398,7 @@ class Play:
         while (at := self.scheduler.next_wakeup) is not None and at <= end:
             self.now = max(self.now, at)
             steps.append(self.send(Tick(self.now)))
+            self._verify_timeouts()
             again = self.scheduler.next_wakeup
             settled = steps[-1].transitions or again is None or again > self.now
             assert settled, "a tick was wanted, and has settled nothing"

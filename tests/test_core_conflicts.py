@@ -87,7 +87,7 @@ def ignored_by_git(tmp_path_factory: pytest.TempPathFactory) -> Oracle:
 
 def as_git(pattern: str) -> str:
     """The same for git, which has to be told that what has no slash and no wildcard is at the root."""
-    plain = re.sub(r"\\\\.", "", pattern)
+    plain = re.sub(r"\\.", "", pattern)
     return pattern if "/" in pattern.rstrip("/") or re.search(r"[*?\[]", plain) else f"/{pattern}"
 
 

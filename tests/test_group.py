@@ -676,6 +676,21 @@ class Echo:
         return Outcome(ok=returncode == 0, summary="|".join(self.lines))
 
 
+class Uncopied(Echo):
+    """A driver that cannot be copied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
+
+
+class Unmade(Echo):
+    """A driver that cannot be made."""
+
+    def __init__(self, agent: Agent) -> None:
+        raise ValueError(f"no {agent.name} today")
+
+
 class Caller:
     """An object that is a function, and an async one."""
 
@@ -723,7 +738,11 @@ def test_a_driver_that_code_gives_is_new_for_each_attempt() -> None:
 @pytest.mark.parametrize(
     ("player", "message"),
     [
-        ("python agent.py", r"agents\['role'\] is neither an agent"),
+        (
+            "python agent.py",
+            r"agents\['role'\] is neither an agent, a mapping, a function nor a driver: 'pyth",
+        ),
+        (Uncopied(), "cannot be copied for each attempt"),
         (3, "neither an agent"),
         (None, "neither an agent"),
         (lambda: None, "an agent takes an attempt"),
@@ -738,6 +757,40 @@ def test_a_driver_that_code_gives_is_new_for_each_attempt() -> None:
 def test_a_player_that_cannot_play_is_refused_before_anything_starts(player: Any, message: str) -> None:
     with pytest.raises(PlanError, match=message):
         run_sync("role", "x", agents={"role": player}, repository=None)
+
+
+def test_agents_and_driver_of_another_kind_are_refused() -> None:
+    with pytest.raises(PlanError, match="agents are a mapping of names"):
+        group(Task("a", "x"), agents=[said]).run_sync()
+    with pytest.raises(PlanError, match="driver is neither a function nor a driver"):
+        group(Task("a", "x"), driver=Agent(name="a")).run_sync()
+
+
+def test_a_driver_that_cannot_be_made_is_a_failed_attempt() -> None:
+    with pytest.raises(
+        TaskFailed, match=r"the driver of 'role' cannot be made: ValueError\('no role today'\)"
+    ):
+        run_sync("role", "x", agents={"role": Unmade}, repository=None)
+
+
+def test_what_a_function_emits_is_checked() -> None:
+    async def emits_text(_attempt: Attempt, emit: Callable[[Any], None]) -> None:
+        emit("half way")
+
+    with pytest.raises(TaskFailed, match="emit takes agent events"):
+        run_sync("role", "x", agents={"role": emits_text}, repository=None)
+
+    async def emits_numbers(_attempt: Attempt, emit: Callable[[Any], None]) -> None:
+        for percentage in (-5, 250, float("nan")):
+            emit(AgentProgress(percentage))
+
+    seen: list[float | None] = []
+    group(
+        Task("role", "x"),
+        agents={"role": emits_numbers},
+        on_progress=lambda _agent, p: seen.append(p.percentage) if p.state is State.RUNNING else None,
+    ).run_sync()
+    assert seen == [None, 0, 100, 100]
 
 
 def test_the_driver_plays_who_is_defined_nowhere_or_without_a_command() -> None:

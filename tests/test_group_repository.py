@@ -42,7 +42,7 @@ from agentful.runtime import run as run_module
 from agentful.runtime.git import Repository
 from agentful.runtime.journal import SqliteJournal
 from agentful.runtime.run import LiveRun, journal_of, lock_of
-from agentful.testing import Script, ScriptedDriver, run_virtual, use_driver
+from agentful.testing import Deadlock, Script, ScriptedDriver, run_virtual, use_driver
 from cliutil import run_cli
 from gitutil import commit, git, make_repo, no_user_configuration, tree_files, write
 
@@ -809,3 +809,15 @@ def test_a_repository_under_virtual_time(root: Path) -> None:
         opened = run_virtual(main())
     assert opened.results["api"].duration == 600
     assert set(files(root, opened.branch)) == {"shared.txt", "api.txt", "ui.txt"}
+
+
+def test_a_question_that_nobody_can_answer_ends_a_test_in_place_of_hanging(root: Path) -> None:
+    async def main() -> Results:
+        return await TaskGroup(
+            [Task("asker", "x", id="a")], driver=ScriptedDriver(default=Script().ask("Well?"))
+        )
+
+    with pytest.raises(Deadlock, match="nothing is ready to run, and no timer is set"):
+        run_virtual(main())
+    (info,) = runs(root)
+    assert info.state == "waiting"

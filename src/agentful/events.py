@@ -132,6 +132,8 @@ class LandingLost(Event, frozen=True):
 
     task_id: str
     message: str
+    held: bool = False
+    """Trying again does not help before a person has done something, which the message says."""
 
 
 class CancelRequested(Event, frozen=True):

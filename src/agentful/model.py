@@ -320,9 +320,10 @@ class Decision(Struct, frozen=True, omit_defaults=True):
     """Ids of the tasks that wait for the answer."""
     context: str = ""
     """What the person should know: an error, a list of paths, where the work is pinned."""
-    kind: Literal["ask", "question", "failure"] = "ask"
+    kind: Literal["ask", "question", "failure", "landing"] = "ask"
     """``ask``: code or a person opened it. ``question``: a task's own agent asked. ``failure``: a task
-    failed, and the answer says how to go on."""
+    failed, and the answer says how to go on. ``landing``: something is in the way of landing finished
+    work; any answer tries it again."""
     asked_at: float = 0.0
     answer: str | None = None
     answered_at: float | None = None

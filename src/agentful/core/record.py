@@ -159,7 +159,7 @@ class TaskRecord:
             case Trigger.ASKED if change.reason not in _ASKED_OF_A_PERSON:
                 self._fail(change, detail)
             case Trigger.LOST:
-                if change.reason is not Reason.INTERRUPTED:
+                if change.reason is Reason.LOST:
                     self.lost += 1
                 self.not_before = detail.not_before
             case Trigger.PREPARED:
@@ -268,6 +268,8 @@ def take_answer(records: Mapping[str, TaskRecord], decision: Decision) -> None:
         record = records.get(task_id)
         if record is not None and decision.answer is not None:
             record.decisions -= {decision.id}
+            if not decision.answer or decision.kind == "landing":
+                continue  # closed by the end of the task, or nothing that an agent should know
             record.answers += (Answer(decision.question, decision.answer),)
 
 

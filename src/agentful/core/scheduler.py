@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -579,6 +579,8 @@ class Scheduler:
         )
         self._apply(record, change)
         self._transitions.append(change)
+        if record.decisions and target in _SETTLED:
+            self._close_decisions(record)
         if target is _SUCCEEDED:
             for dependent in record.dependents:
                 if dependent.unmet == 0 and dependent.state is _WAITING:
@@ -592,6 +594,14 @@ class Scheduler:
         """Have a task wait for the first of the decisions that name it."""
         question = next(self.decisions[d].question for d in sorted(record.decisions))
         self._change(record, Trigger.ASKED, reason=Reason.DECISION, detail=Detail(message=question))
+
+    def _close_decisions(self, record: TaskRecord) -> None:
+        """A task has ended: what was asked on its account needs no answer any more."""
+        for decision_id in sorted(record.decisions):
+            decision = self.decisions[decision_id]
+            ended = all(self.records[i].state in _SETTLED for i in decision.blocking if i in self.records)
+            if decision.open and decision.kind != "ask" and ended:
+                self._emit(DecisionClosed(self._at, decision_id, ""))
 
     def _attempt_is(self, task_id: str, attempt: int) -> bool:
         """Whether this attempt is under way: an answer that comes too late is not believed."""
@@ -819,23 +829,39 @@ class Scheduler:
         options = self.options
         policy_ = options.on_conflict if reason is Reason.CONFLICT else options.on_failure
         if policy_ == "decide":
-            tries = f"{record.attempt} attempts" if record.attempt != 1 else "1 attempt"
-            decision = Decision(
-                id=self._decision_id(),
-                question=f"Task {record.id} failed after {tries} ({reason}). How to proceed?",
-                options=_FAILURE_OPTIONS,
-                blocking=(record.id,),
-                context=detail.message,
-                kind="failure",
-                asked_at=self._at,
-            )
-            self._emit(DecisionOpened(self._at, decision))
-            self._change(record, Trigger.ASKED, reason=reason, detail=detail)
+            self._ask_how(record, reason, detail)
             return
         self._change(record, Trigger.GAVE_UP, reason=reason, detail=detail)
         self._skip_dependents(record)
         if options.fail_fast:
             self._cancel_all(Reason.FAIL_FAST)
+
+    def _ask_how(self, record: TaskRecord, reason: Reason, detail: Detail) -> None:
+        """Ask a person how to go on with a task that failed."""
+        tries = f"{record.attempt} attempts" if record.attempt != 1 else "1 attempt"
+        question = f"Task {record.id} failed after {tries} ({reason}). How to proceed?"
+        context = f"{detail.message}\n{BY_HAND}: say so once you have committed it on the run's branch."
+        self._open(question, _FAILURE_OPTIONS, record, "failure", context)
+        self._change(record, Trigger.ASKED, reason=reason, detail=detail)
+
+    def _open(
+        self,
+        question: str,
+        options: tuple[str, ...],
+        record: TaskRecord,
+        kind: Literal["failure", "landing"],
+        context: str = "",
+    ) -> None:
+        decision = Decision(
+            id=self._decision_id(),
+            question=question,
+            options=options,
+            blocking=(record.id,),
+            context=context,
+            kind=kind,
+            asked_at=self._at,
+        )
+        self._emit(DecisionOpened(self._at, decision))
 
     def _prepared(self, event: LandingPrepared) -> None:
         record = self._landing_ended(event.task_id)
@@ -860,7 +886,11 @@ class Scheduler:
                 other=event.other,
                 commit=record.commit,
             )
-            self._failed(record, event.reason, detail)
+            if record.by_hand:
+                # Nobody but the person who did it can mend it.
+                self._ask_how(record, event.reason, detail)
+            else:
+                self._failed(record, event.reason, detail)
 
     def _branch_moved(self, event: BranchMoved) -> None:
         record = self._landing_ended(event.task_id)
@@ -873,6 +903,10 @@ class Scheduler:
             return
         if self.interrupted:
             self._change(record, Trigger.LOST, reason=Reason.INTERRUPTED)
+        elif event.held:
+            self._change(record, Trigger.LOST, reason=Reason.DECISION, detail=Detail(message=event.message))
+            question = f"{record.id} is done, and cannot land: {event.message}"
+            self._open(question, (RETRY,), record, "landing")
         elif record.lost + 1 >= _MAX_LOST:
             self._give_up(record, Reason.LOST, Detail(message=event.message, commit=record.commit))
         else:
@@ -906,6 +940,8 @@ class Scheduler:
             State.RUNNING,
             State.STOPPING,
         ):
+            if state is State.LANDING and reason is Reason.FAIL_FAST:
+                continue  # done is done: what only has to land does so
             for record in list(self._by_state[state].values()):
                 self._cancel(record, reason, cascade=False)
 

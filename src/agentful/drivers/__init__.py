@@ -1,4 +1,7 @@
-"""One agent client a file; pure: arguments out, output lines in, agent events out."""
+"""One agent client a file; pure: arguments out, output lines in, agent events out.
+
+What an agent that is a Python function is given, may emit and may return is here, too.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,46 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from ..errors import AgentError
+from .base import (
+    AgentEvent,
+    AgentMessage,
+    AgentOutput,
+    AgentProgress,
+    AgentQuestion,
+    AgentSummary,
+    AgentUsage,
+    Attempt,
+    Driver,
+    FunctionDriver,
+    Outcome,
+    ProcessSpec,
+)
 from .command import CommandDriver
+from .python import PythonDriver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ..model import Agent
-    from .base import Driver
+
+__all__ = [
+    "DRIVERS",
+    "AgentEvent",
+    "AgentMessage",
+    "AgentOutput",
+    "AgentProgress",
+    "AgentQuestion",
+    "AgentSummary",
+    "AgentUsage",
+    "Attempt",
+    "CommandDriver",
+    "Driver",
+    "FunctionDriver",
+    "Outcome",
+    "ProcessSpec",
+    "PythonDriver",
+    "driver_for",
+]
 
 DRIVERS: Mapping[str, Callable[[Agent], Driver]] = {
     "command": CommandDriver,

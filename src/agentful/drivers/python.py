@@ -12,18 +12,19 @@ What it returns: ``None``; or its summary, as text; or a mapping with ``summary`
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
 from ..model import Reason
-from .base import Account, AgentOutput, AgentSummary, Outcome, too_deep
+from .base import Account, AgentEvent, AgentOutput, AgentProgress, AgentSummary, Outcome, too_deep
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .base import AgentEvent, Attempt
+    from .base import Attempt
 
 
 class PythonDriver:
@@ -49,6 +50,7 @@ class PythonDriver:
             return self._function(attempt)
 
         def record(event: AgentEvent) -> None:
+            event = _checked(event)
             self._account.add(event)
             emit(event)
 
@@ -91,6 +93,17 @@ class PythonDriver:
         for name, output in outputs.items():
             self._account.add(AgentOutput(name, output))
         return ""
+
+
+def _checked(event: Any) -> AgentEvent:
+    """What a function emits, as an event that can be shown and kept. Raises `TypeError` for anything else."""
+    if not isinstance(event, AgentEvent):
+        raise TypeError(f"emit takes agent events, as AgentMessage('half way'), not {event!r:.80}")
+    if isinstance(event, AgentProgress) and event.percentage is not None:
+        percentage = event.percentage
+        known = None if math.isnan(percentage) else min(100.0, max(0.0, percentage))
+        return AgentProgress(known, event.message)
+    return event
 
 
 def _takes_emit(function: Callable[..., Any]) -> bool:

@@ -137,6 +137,8 @@ class Host:
             driver_for=self.cast.driver_for,
             clock=clock,
             workspaces=settings.workspace_folder,
+            # In virtual time nobody can answer in a file, and looking there would never end.
+            watch_files=clock is time.time,
         )
 
     async def close(self) -> None:

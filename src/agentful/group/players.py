@@ -42,7 +42,10 @@ class Cast:
         self.agents = dict(known)
         self._makers: dict[str, Make] = {}
         self._default = None if driver is None else _maker("driver", driver)
-        for key, player in (given or {}).items():
+        players: Any = given or {}
+        if not isinstance(players, Mapping):
+            raise PlanError(f"agents are a mapping of names to who plays them, not {players!r:.80}")
+        for key, player in cast("Mapping[str, Player]", players).items():
             name = unicodedata.normalize("NFC", key)
             self._makers.pop(name, None)
             if isinstance(player, Agent):
@@ -64,7 +67,10 @@ class Cast:
         if make is None and self._by_default(agent.name):
             make = self._default
         if make is not None:
-            return make(agent)
+            try:
+                return make(agent)
+            except Exception as error:
+                raise AgentError(f"the driver of {agent.name!r} cannot be made: {error!r:.500}") from error
         if agent.driver == "python":
             raise AgentError(f"the agent {agent.name!r} is a function of a program that is not running")
         return drivers.driver_for(agent)
@@ -95,15 +101,25 @@ def _maker(label: str, player: Any) -> Make:
         return lambda _agent: shared
     if isinstance(player, Driver):
         # It may keep what it reads, and is for one attempt: each gets it as it is now.
-        pristine: Driver = player
+        pristine = _copied(player, label)
         return lambda _agent: copy.deepcopy(pristine)
     if not callable(player):
-        raise PlanError(
-            f"{label} is neither an agent, a mapping of an agent's fields, a driver nor a function: "
-            f"{player!r:.80}"
+        kinds = (
+            "a function nor a driver" if label == "driver" else "an agent, a mapping, a function nor a driver"
         )
+        raise PlanError(f"{label} is neither {kinds}: {player!r:.80}")
     try:
         PythonDriver(player)
     except TypeError as error:
         raise PlanError(f"{label}: {error}") from None
     return lambda _agent: PythonDriver(player)
+
+
+def _copied(driver: Driver, label: str) -> Driver:
+    try:
+        return copy.deepcopy(driver)
+    except Exception as error:
+        raise PlanError(
+            f"{label}: this driver cannot be copied for each attempt ({error}); give its class, "
+            "which is called with the agent"
+        ) from error

@@ -58,6 +58,8 @@ def _say(change: Transition, view: RunView) -> str | None:
             answer = "NUMBER" if decision.options else "ANSWER"
             question = f"decision {decision.id}: {one_line(decision.question)}{options}"
             return f"{question} (agentful decide {decision.id} {answer})"
+        case DecisionClosed(answer=""):
+            return f"decision {change.decision_id} needs no answer any more"
         case DecisionClosed():
             return f"decided {change.decision_id}: {one_line(change.answer)}"
         case TaskAdded():

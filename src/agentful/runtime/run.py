@@ -161,6 +161,7 @@ class LiveRun(Verbs):
         clock: Callable[[], float],
         workspaces: Path | None,
         containment: str = "auto",
+        watch_files: bool = True,
     ) -> None:
         super().__init__(clock)
         self.repo = repo
@@ -176,6 +177,7 @@ class LiveRun(Verbs):
         self._driver_for = driver_for or drivers.driver_for
         self._workspaces = Workspaces(repo, info.id, base=workspaces)
         self._containment = containment
+        self._watch_files = watch_files
         self._tasks: tuple[Task, ...] = ()
         self._resumed = False
         self._trash: asyncio.Task[None] | None = None
@@ -198,10 +200,12 @@ class LiveRun(Verbs):
         clock: Callable[[], float] = time.time,
         workspaces: Path | None = None,
         run_id: str | None = None,
+        watch_files: bool = True,
     ) -> Self:
         """Make a new run. Nothing starts before it is entered.
 
         ``branch`` is an integration branch of ours to go on with; without it, the run gets its own.
+        ``watch_files`` is whether answers are looked for in ``decisions.json``, which takes a real clock.
         Raises :class:`PlanError`, :class:`WorkspaceError`, :class:`GitError` or :class:`JournalError`
         before anything has been made that matters.
         """
@@ -226,7 +230,16 @@ class LiveRun(Verbs):
                 settings={"setup": list(spec.setup), "check_timeout": spec.check_timeout},
                 version=__version__,
             )
-            run = cls(repo, info, journal, lock, driver_for=driver_for, clock=clock, workspaces=workspaces)
+            run = cls(
+                repo,
+                info,
+                journal,
+                lock,
+                driver_for=driver_for,
+                clock=clock,
+                workspaces=workspaces,
+                watch_files=watch_files,
+            )
             journal.create_run(info)
             if branch is None:
                 repo.update_ref(info.branch, base, None, message="agentful: begin")
@@ -489,7 +502,7 @@ class LiveRun(Verbs):
     def _look_at_edits(self) -> None:
         """Look whether somebody has answered in a file, as long as there is something to answer."""
         self._edit_timer = None
-        if not self.view.open_decisions():
+        if not (self._watch_files and self.view.open_decisions()):
             return
         if self._files.edited():
             self._take_edits()
