@@ -116,6 +116,8 @@ class Play:
         self.now = START
         self.attempts: dict[str, StartAttempt | RecoverAttempt] = {}
         self.landing: PrepareLanding | AdvanceBranch | None = None
+        self.landing_since = 0
+        """How long the story of its task was when it was asked for."""
         self.landed: list[tuple[str, str]] = []
         self.loose_holders: set[str] = set()
         """Who runs since a time when other options allowed what these do not."""
@@ -125,10 +127,14 @@ class Play:
     def send(self, *events: Event) -> Step:
         """Handle one event, or several that came in one turn, and verify."""
         twin = twin_of(self.scheduler, self.log)
+        cancelled = self._cancelled_landing()
         step = self.scheduler.handle_all(events)
         assert twin.handle_all(events) == step, "a restored scheduler decides otherwise"
         assert dump(twin) == dump(self.scheduler)
         answered = [event for event in events if self._answers(event)]
+        if cancelled is not None and len(events) == 1 and self.landing is None:
+            changes = [t for t in step.transitions if isinstance(t, TaskChanged)]
+            assert cancelled not in [t.task_id for t in changes if t.source is State.LANDING]
         self.landed += [(event.task_id, event.commit) for event in answered if isinstance(event, Landed)]
         self._took(step, answered)
         return step
@@ -150,6 +156,13 @@ class Play:
         step = self.scheduler.recover(self.now)
         self._took(step)
         return step
+
+    def _cancelled_landing(self) -> str | None:
+        """Whose landing is under way though it was cancelled, and so may not change anything any more."""
+        if self.landing is None:
+            return None
+        since = self.record(self.landing.task_id).story[self.landing_since :]
+        return self.landing.task_id if any(c.target is State.CANCELLED for c in since) else None
 
     def _answers(self, event: Event) -> bool:
         """Whether an act under way is answered by this; then it has ended."""
@@ -173,6 +186,7 @@ class Play:
                 case PrepareLanding() | AdvanceBranch():
                     assert self.landing is None, "two landings at once"
                     self.landing = command
+                    self.landing_since = len(self.record(command.task_id).story)
                 case StopAttempt():
                     act = self.attempts.get(command.task_id)
                     assert command.task_id in ended or (act and act.attempt == command.attempt)
@@ -277,6 +291,9 @@ class Play:
                     assert last.detail.not_before <= scheduler._at
             if isinstance(command, PrepareLanding):
                 assert not scheduler.interrupted
+                *_, came = [c for c in self.record(command.task_id).story if c.source is not State.LANDING]
+                pinned = "" if came.detail is None else came.detail.commit
+                assert command.commit == ("" if came.trigger is Trigger.HANDED_IN else pinned)
         if not self.landing and not scheduler.interrupted:
             for record in scheduler.in_state(State.LANDING):
                 assert record.id in named or self._delayed(record)

@@ -333,7 +333,7 @@ def failed_and_asked(also_asked: bool) -> Play:
     play.submit(Task(id="a"), Task(id="b", needs=("a",)))
     if also_asked:
         play.open("is it needed?", blocking=("a",))
-    play.fail("a")
+    play.fail("a", commit="c1")
     assert play.state("a") is State.BLOCKED
     return play
 

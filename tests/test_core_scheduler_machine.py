@@ -163,6 +163,18 @@ class Walk:
         rng.shuffle(events)
         play.send(*events)
 
+    def cancel_what_lands(self, rng: Random) -> None:
+        """And have it run and finish again before the act of its landing has ended."""
+        play = self.play
+        if play.landing is not None:
+            task_id = play.landing.task_id
+            play.cancel(task_id)
+            play.retry(task_id)
+            act = play.attempts.get(task_id)
+            if act is not None:
+                commit, paths = self.commit(), some_paths(rng)
+                play.send(AttemptSucceeded(play.now, task_id, act.attempt, commit, paths))
+
     def change_the_pace(self, rng: Random) -> None:
         kind = rng.choice([Paused, Interrupted, Unpaused, Unpaused, Unpaused, SlotsChanged, SlotsChanged])
         if kind is SlotsChanged:
@@ -378,13 +390,14 @@ STEPS = (
     Walk.open_decision,
     Walk.answer_decision,
     Walk.much_at_once,
+    Walk.cancel_what_lands,
     Walk.change_the_pace,
     Walk.let_time_pass,
     Walk.crash,
     Walk.answers_that_nobody_waits_for,
     Walk.go_on,
 )
-WEIGHTS = (3, 1, 1, 3, 1, 2, 3, 1, 1, 10)
+WEIGHTS = (3, 1, 1, 3, 1, 1, 2, 3, 1, 1, 10)
 
 rngs = st.randoms(use_true_random=True)
 

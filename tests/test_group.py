@@ -351,7 +351,8 @@ def test_the_time_of_the_group_runs_out() -> None:
     (error,) = raised.value.exceptions
     assert isinstance(error, TaskTimeout)
     assert str(error) == "task 'hanger-1': the run's time was up"
-    assert run_virtual(_awaited(group(Task("hanger", "x"), timeout=timedelta(minutes=1)))).failed == ()
+    results = run_virtual(_awaited(group(Task("hanger", "x"), timeout=timedelta(minutes=1))))
+    assert results.failed == results
 
 
 async def _awaited(opened: TaskGroup) -> Results:
@@ -455,6 +456,10 @@ def test_a_group_is_used_once() -> None:
             async with used:
                 pass
         assert used.results.ok
+        twice = group(Task("sayer", "x"))
+        first, second = await asyncio.gather(twice, twice, return_exceptions=True)
+        assert isinstance(first, Results)
+        assert isinstance(second, RuntimeError)
 
     asyncio.run(main())
 
@@ -478,6 +483,33 @@ def test_nothing_can_be_submitted_to_a_group_that_has_ended() -> None:
         assert [progress async for progress in opened.progress()] == []
 
     asyncio.run(main())
+
+
+def test_tasks_are_submitted_on_the_loop_and_cancelled_from_anywhere() -> None:
+    async def main() -> Results:
+        async with group() as opened:
+            handle = opened.submit("hanger", "x")
+            await _until(opened, State.RUNNING)
+            with pytest.raises(RuntimeError, match="on the event loop that runs the group"):
+                await asyncio.to_thread(opened.submit, "sayer", "y")
+            await asyncio.to_thread(handle.cancel)
+        return opened.results
+
+    assert [result.state for result in asyncio.run(main())] == [State.CANCELLED]
+
+
+def test_an_agent_may_submit_further_tasks() -> None:
+    async def plans(_attempt: Attempt) -> None:
+        opened.submit("sayer", "one")
+        assert (await opened.submit("sayer", "two")).summary == "two"
+
+    async def main() -> Results:
+        async with opened:
+            opened.submit("planner", "x")
+        return opened.results
+
+    opened = group(agents={"planner": plans, "sayer": said})
+    assert [result.id for result in asyncio.run(main())] == ["planner-1", "sayer-1", "sayer-2"]
 
 
 def test_the_blocking_twins_say_what_to_do_where_a_loop_runs() -> None:
@@ -1325,12 +1357,28 @@ def test_a_group_that_somebody_stops_raises_what_it_left() -> None:
     assert all(isinstance(error, TaskCancelled) for error in raised.value.exceptions)
 
 
+@pytest.mark.parametrize("limit", [None, 1])
+def test_a_pool_that_somebody_stops_says_so_to_who_waits(limit: int | None) -> None:
+    async def main() -> Results:
+        async with pool() as opened:
+            waiting = asyncio.create_task(
+                opened.group([Task("hanger", "x"), Task("hanger", "y")], max_concurrency=limit)
+            )
+            await asyncio.sleep(0)
+            await _until(opened._group, State.RUNNING)
+            opened._group.host.run.interrupt()
+            with pytest.raises(TaskGroupError, match="of 2 tasks did not succeed"):
+                await waiting
+        return opened.results
+
+    assert len(asyncio.run(main())) == (limit or 2)
+
+
 def test_a_group_that_waits_for_a_person_can_be_stopped() -> None:
     async def main() -> None:
         async with group() as opened:
             opened.submit("sayer", "x", id="a")
             await opened.submit("sayer", "y", id="b")
-            opened.host.run._clock()
             asking = asyncio.create_task(ask("Well?", blocking=["later"]))
             await asyncio.sleep(0)
             opened.submit("sayer", "z", id="later")

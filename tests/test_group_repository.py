@@ -40,7 +40,7 @@ from agentful.group import host
 from agentful.runtime import proctree
 from agentful.runtime import run as run_module
 from agentful.runtime.git import Repository
-from agentful.runtime.journal import SqliteJournal
+from agentful.runtime.journal import JournalFile, SqliteJournal
 from agentful.runtime.run import LiveRun, journal_of, lock_of
 from agentful.testing import Deadlock, Script, ScriptedDriver, run_virtual, use_driver
 from cliutil import run_cli
@@ -432,6 +432,27 @@ def test_what_ends_the_loop_itself_is_raised_everywhere(root: Path, monkeypatch:
     assert proctree.marked(asyncio.run(main())) == []
 
 
+@pytest.mark.parametrize("limit", [None, 1])
+def test_what_ends_the_loop_of_a_pool_is_raised_to_who_waits(
+    root: Path, monkeypatch: pytest.MonkeyPatch, limit: int | None
+) -> None:
+    def full(*_args: Any) -> None:
+        raise JournalError("the disk is full")
+
+    async def breaks(_attempt: Attempt) -> None:
+        monkeypatch.setattr(SqliteJournal, "append", full)
+
+    async def main() -> None:
+        with pytest.raises(JournalError, match="the disk is full"):  # noqa: PT012
+            async with AgentPool(agents={"a": breaks}) as pool:
+                with pytest.raises(JournalError, match="the disk is full"):
+                    await pool.group([Task("a", "x"), Task("a", "y")], max_concurrency=limit)
+                with pytest.raises(JournalError, match="the disk is full"):
+                    pool.submit("a", "z")
+
+    asyncio.run(main())
+
+
 # --- nothing is left behind ------------------------------------------------------------------------
 
 
@@ -469,6 +490,22 @@ def test_a_group_that_nothing_was_submitted_to_leaves_no_branch_and_no_run(root:
         asyncio.run(main())
     assert git(root, "for-each-ref") == before
     assert runs(root) == []
+
+
+def test_a_group_that_cannot_be_opened_leaves_nothing_and_may_be_tried_again(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_args: Any) -> None:
+        raise JournalError("the disk is full")
+
+    before = git(root, "for-each-ref")
+    opened = TaskGroup([Task("a", "x", id="a")], agents={"a": writer})
+    with monkeypatch.context() as broken:
+        broken.setattr(JournalFile, "writer", full)
+        with pytest.raises(JournalError, match="the disk is full"):
+            opened.run_sync()
+    assert (git(root, "for-each-ref"), runs(root)) == (before, [])
+    assert opened.run_sync().ok
 
 
 def test_outside_a_repository_a_group_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

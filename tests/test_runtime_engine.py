@@ -553,6 +553,22 @@ def test_it_is_idle_when_it_is_paused_and_nothing_runs() -> None:
     run_virtual(main())
 
 
+def test_who_asks_for_it_is_told_of_every_rest_and_of_the_end() -> None:
+    async def main() -> list[tuple[bool, int]]:
+        told: list[tuple[bool, int]] = []
+        run = Run(takes(5))
+        run.engine.on_rest(lambda: told.append((run.engine.closed, run.scheduler.unsettled)))
+        run.submit(task("a"))
+        await run.engine.wait_idle()
+        run.engine.post(Paused(clock()))
+        run.submit(task("b"))
+        await run.engine.wait_idle()
+        await run.finish()
+        return told
+
+    assert run_virtual(main()) == [(False, 0), (False, 1), (True, 1)]
+
+
 def test_what_waits_for_nothing_but_a_delay_is_not_idle() -> None:
     async def fails(command: StartAttempt, stop: Stop) -> Event:
         return AttemptFailed(clock(), command.task_id, command.attempt, Reason.AGENT_FAILED, "no")

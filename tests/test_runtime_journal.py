@@ -713,3 +713,20 @@ def test_values_become_plain(value: object, expected: object) -> None:
 def test_plain_values_pass_through_json(value: object) -> None:
     encoded = msgspec.json.encode(plain(value))
     assert msgspec.json.encode(plain(msgspec.json.decode(encoded))) == encoded
+
+
+def test_a_run_is_forgotten_only_while_nothing_of_it_is_written(tmp_path: Path) -> None:
+    with JournalFile(tmp_path / "journal.db") as journal:
+        journal.create_run(RunInfo(id="r-1", created_at=0.0))
+        journal.create_run(RunInfo(id="r-2", created_at=0.0))
+        journal.add_request("r-1", "stop", None, at=0.0)
+        journal.writer("r-2").append([TaskAdded(0.0, Task("a", "x", id="a"))])
+        journal.remove_run("r-1")
+        assert [run.id for run in journal.runs()] == ["r-2"]
+        assert journal.open_requests("r-1") == []
+        with pytest.raises(JournalError, match="run r-2 has a story, which is kept"):
+            journal.remove_run("r-2")
+        with pytest.raises(JournalError, match="there is no run r-1"):
+            journal.remove_run("r-1")
+        assert journal.integrity_check() == []
+        assert journal.read("r-2")[1] == 1

@@ -274,7 +274,7 @@ def test_what_is_left_at_the_end_is_killed(supervisor: Supervisor, script: str, 
 
 
 HYDRA = """
-import os, signal, sys
+import os, signal, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 signal.signal(signal.SIGHUP, signal.SIG_IGN)
 if os.fork():
@@ -282,7 +282,9 @@ if os.fork():
     if sys.argv[1] == "end":
         sys.exit(0)
     signal.pause()
-while True:
+# Should it escape from a test that fails, it is not to go on for ever.
+end = time.monotonic() + 60
+while time.monotonic() < end:
     if os.fork():
         os._exit(0)
     os.setsid()

@@ -12,9 +12,10 @@ from msgspec.structs import replace
 
 from .. import config
 from ..errors import PlanError, TaskError, TaskGroupError
-from ..model import Decision, Reason, State, Task, ids_of
+from ..model import Decision, Task, ids_of
 from ..runtime import branch
 from ..runtime.run import LiveRun
+from .handle import group_error
 from .host import Host, current_host
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ class TaskGroup:
         self._options = given
         self._settings = settings
         self._host: Host | None = None
+        self._used = False
 
     # --- awaiting ----------------------------------------------------------------------------------
 
@@ -138,7 +140,7 @@ class TaskGroup:
         return self._host
 
     async def _enter(self) -> None:
-        if self._host is not None:
+        if self._used:
             raise RuntimeError("this group was run already; make a new one")
         host = Host(
             repository=self._settings.get("repository", "."),
@@ -151,7 +153,12 @@ class TaskGroup:
         if self._listener is not None:
             listener = self._listener
             listeners.append(lambda progress: listener(progress.agent, progress))
-        await host.open(self._given, listeners)
+        self._used = True
+        try:
+            await host.open(self._given, listeners)
+        except BaseException:
+            self._used = False
+            raise
         self._host = host
 
     async def _leave(self, error: BaseException | None) -> None:
@@ -178,9 +185,9 @@ class TaskGroup:
         results = host.results()
         errors: list[TaskError] = list(host.unfinished)
         if raising:
-            errors += [result.error for result in results if _is_failure(result) and result.error is not None]
+            errors += [result.error for result in results.failed if result.error is not None]
         if errors:
-            raise _group_error(errors, len(results))
+            raise group_error(errors, len(results))
         if results and results.ok and host.settings.land and isinstance(host.run, LiveRun):
             await branch.land(host.run.repo, host.run.info)
         return results
@@ -264,7 +271,7 @@ class AgentPool:
                 e for e in failures.exceptions if isinstance(e, TaskError) and not handles[e.task_id].seen
             ]
             if unseen:
-                raise _group_error(unseen, len(handles)) from None
+                raise group_error(unseen, len(handles)) from None
 
     def submit(self, agent: str | Wish = "", prompt: str = "", /, **fields: Unpack[TaskFields]) -> TaskHandle:
         """Add a task, and go on. See :meth:`TaskGroup.submit`."""
@@ -288,7 +295,8 @@ class AgentPool:
     """The name that the seed has for it."""
 
     async def group(self, tasks: Iterable[Wish], *, max_concurrency: int | None = None) -> Results:
-        """Add tasks that belong together, and wait for all of them. Raises nothing for their failures.
+        """Add tasks that belong together, and wait for all of them. Raises nothing for their failures, but
+        as a group does where somebody else stopped the run.
 
         ``max_concurrency`` keeps this group to fewer slots than the pool has. Cancelling this cancels them.
         """
@@ -422,12 +430,3 @@ def _checked_listener(listener: Any) -> Callable[[str, Progress], object] | None
             "`async for progress in group.progress()`"
         )
     return cast("Callable[[str, Progress], object] | None", listener)
-
-
-def _is_failure(result: TaskResult) -> bool:
-    return result.state is State.FAILED or result.reason is Reason.RUN_TIMEOUT
-
-
-def _group_error(errors: list[TaskError], total: int) -> TaskGroupError:
-    plural = "task" if total == 1 else "tasks"
-    return TaskGroupError(f"{len(errors)} of {total} {plural} did not succeed", errors)

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 from msgspec import Struct
 
+from ..errors import TaskGroupError
 from ..model import Reason, State, Task, TaskResult
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Sequence
 
+    from ..errors import TaskError
     from .host import Host
 
 
@@ -52,8 +54,9 @@ class Results(tuple[TaskResult, ...]):
 
     @property
     def failed(self) -> Results:
-        """Those that failed; not those that were cancelled or skipped."""
-        return Results(result for result in self if result.state is State.FAILED)
+        """Those that failed, or for which the time of the group was up; not those that were cancelled or
+        skipped for another reason."""
+        return Results(result for result in self if is_failure(result))
 
     @overload
     def __getitem__(self, key: SupportsIndex, /) -> TaskResult: ...
@@ -74,6 +77,17 @@ class Results(tuple[TaskResult, ...]):
         if isinstance(key, slice):
             return Results(super().__getitem__(key))
         return super().__getitem__(key)
+
+
+def is_failure(result: TaskResult) -> bool:
+    """Whether a group raises the error of this result."""
+    return result.state is State.FAILED or (result.reason is Reason.RUN_TIMEOUT and result.state.settled)
+
+
+def group_error(errors: Sequence[TaskError], total: int) -> TaskGroupError:
+    """What a group of ``total`` tasks raises."""
+    plural = "task" if total == 1 else "tasks"
+    return TaskGroupError(f"{len(errors)} of {total} {plural} did not succeed", errors)
 
 
 class TaskHandle:

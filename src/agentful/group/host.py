@@ -22,7 +22,7 @@ from ..model import Reason, State, Task, TaskResult
 from ..runtime.git import Repository
 from ..runtime.local import LocalRun
 from ..runtime.run import LiveRun, RunSpec
-from .handle import Progress, Results, TaskHandle
+from .handle import Progress, Results, TaskHandle, group_error
 from .players import Cast
 
 if TYPE_CHECKING:
@@ -103,6 +103,9 @@ class Host:
         tasks = self._read(wishes)
         self.loop = asyncio.get_running_loop()
         self.run = self._make_run()
+        if isinstance(self.run, LiveRun):
+            _BRANCHES[str(self.run.repo.git_dir)] = self.run.info.branch
+            self.run.on_problem = _log.warning
         await self.run.__aenter__()
         self._listeners += listeners
         # Agents that are functions run in the context of who submits them: there, a question is ours.
@@ -110,9 +113,6 @@ class Host:
         self.run.watch(self._on_transitions)
         self.run.on_progress(self._on_progress)
         self.run.engine.on_rest(self._on_rest)
-        if isinstance(self.run, LiveRun):
-            _BRANCHES[str(self.run.repo.git_dir)] = self.run.info.branch
-            self.run.on_problem = _log.warning
         if tasks:
             self._add(tasks)
 
@@ -156,9 +156,20 @@ class Host:
         await self.run.wait()
 
     def cancel(self, ids: Sequence[str] | None = None) -> None:
-        """Cancel these tasks, or all. Without effect once the group has ended."""
-        if not self.closed:
+        """Cancel these tasks, or all. From any thread, and without effect once the group has ended."""
+        if self.closed:
+            return
+        if self._is_here():
             self.run.cancel(ids)
+        else:
+            self.loop.call_soon_threadsafe(self.run.cancel, ids)
+
+    def _is_here(self) -> bool:
+        """Whether the running code is on the run's own loop."""
+        try:
+            return asyncio.get_running_loop() is self.loop
+        except RuntimeError:
+            return False
 
     # --- tasks -------------------------------------------------------------------------------------
 
@@ -171,29 +182,47 @@ class Host:
         if most is not None and most < 1:
             raise PlanError(f"max_concurrency: {most} is no number of tasks that could run")
         tasks = self._read(wishes)
-        most = len(tasks) if most is None else most
-        waiting = {task.id: task for task in graph.order(tasks)}
-        under_way: dict[str, TaskHandle] = {}
+        handles: list[TaskHandle] = []
         try:
-            while waiting or under_way:
-                for task in list(waiting.values()):
-                    # One that still waits for another of them would hold a place without using it.
-                    if len(under_way) < most and not any(n in waiting or n in under_way for n in task.needs):
-                        del waiting[task.id]
-                        under_way[task.id] = self._add([task])[0]
-                ended = [handle.ended for handle in under_way.values()]
-                await asyncio.wait(ended, return_when=asyncio.FIRST_COMPLETED)
-                for handle in [handle for handle in under_way.values() if handle.done]:
-                    handle.seen = True
-                    del under_way[handle.id]
+            if most is None:
+                handles = self._add(tasks)
+            else:
+                await self._feed(graph.order(tasks), most, handles)
+            for handle in handles:
+                await handle.wait()
         except asyncio.CancelledError:
-            self.cancel(list(under_way))
+            self.cancel([handle.id for handle in handles])
             raise
+        if self.run.engine.error is not None:
+            raise self.run.engine.error
+        left = [error for error in self.unfinished if self.handles[error.task_id] in handles]
+        if left:
+            raise group_error(left, len(tasks))
         return Results(self.result(task.id) for task in tasks)
+
+    async def _feed(self, tasks: Sequence[Task], most: int, handles: list[TaskHandle]) -> None:
+        """Submit each task when there is a place for it; what was submitted is added to ``handles``."""
+        waiting = {task.id: task for task in tasks}
+        under_way: dict[str, TaskHandle] = {}
+        while waiting and not self.unfinished:
+            for task in tuple(waiting.values()):
+                if len(under_way) == most:
+                    break
+                # One that still waits for another of them would hold a place without using it.
+                if not any(need in waiting or need in under_way for need in task.needs):
+                    del waiting[task.id]
+                    under_way[task.id] = self._add([task])[0]
+                    handles.append(under_way[task.id])
+            await asyncio.wait([h.ended for h in under_way.values()], return_when=asyncio.FIRST_COMPLETED)
+            under_way = {task_id: handle for task_id, handle in under_way.items() if not handle.done}
 
     def _add(self, tasks: Sequence[Task]) -> list[TaskHandle]:
         if self.closed:
             raise RuntimeError("this group has ended; submit tasks inside its block, or make a new group")
+        if not self._is_here():
+            raise RuntimeError(
+                "tasks are submitted on the event loop that runs the group, not from elsewhere"
+            )
         self.run.submit(tasks)
         handles = {task.id: TaskHandle(self, task) for task in tasks}
         self.handles |= handles
@@ -310,7 +339,7 @@ class Host:
 
     async def ask(self, decision: Decision) -> str:
         """Have a person decide, and wait for the answer. May be called on another loop than the run's."""
-        if asyncio.get_running_loop() is not self.loop:
+        if not self._is_here():
             there = asyncio.run_coroutine_threadsafe(self.ask(decision), self.loop)
             return await asyncio.wrap_future(there)
         answer: asyncio.Future[str] = self.loop.create_future()

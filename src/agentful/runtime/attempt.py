@@ -11,8 +11,9 @@ import asyncio
 import contextlib
 import contextvars
 import inspect
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+import threading
+from concurrent.futures import Executor, Future
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import msgspec
 
@@ -41,7 +42,11 @@ if TYPE_CHECKING:
     from .context import Context
     from .engine import Stop
     from .process import StopSignal, Supervisor
+    from .redact import Redactor
     from .workspace import Kept, Workspace
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _SHELL = "shell"
 """The name under which the command of a ``run`` task appears where an agent's would."""
@@ -75,7 +80,7 @@ class Attempts:
         workspace = await context.blocking(context.workspaces.open, name, tip)
         try:
             with AttemptLog(context.logs / f"{name}.jsonl", context.redactor, context.clock) as log:
-                report = writable(await self._work(command, workspace, log, stop))
+                report = await self._work(command, workspace, log, stop)
                 if report.outcome.message:
                     log.note(report.outcome.message)
         except asyncio.CancelledError:
@@ -167,7 +172,9 @@ class Attempts:
         except AgentError as error:
             outcome = Outcome(ok=False, reason=Reason.AGENT_MISSING, message=str(error))
         stopped = stop.requested and not outcome.ok and outcome.question is None
-        return Report(outcome, stopped, "" if outcome.ok else tail.text())
+        report = writable(Report(outcome, stopped, "" if outcome.ok else tail.text()))
+        # What it said goes to the journal, the state files and into a commit: none of it with secrets.
+        return msgspec.convert(_redacted(msgspec.to_builtins(report), context.redactor), Report)
 
     async def _set_up(
         self, task: Task, attempt: int, workspace: Workspace, log: AttemptLog, tail: Tail, stop: Stop
@@ -446,12 +453,44 @@ async def _on_a_thread(
             # A future does not take this one, and would be waited for without end.
             raise RuntimeError("it raised StopIteration") from error
 
-    # A thread of its own: the loop's pool is smaller than the number of slots may be.
-    pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="agentful-agent")
-    try:
-        return await loop.run_in_executor(pool, call)
-    finally:
-        pool.shutdown(wait=False)
+    return await loop.run_in_executor(_Thread(f"agentful {attempt.task.id}"), call)
+
+
+class _Thread(Executor):
+    """Each call on a thread of its own: the loop's pool is smaller than the number of slots may be. And
+    one that the interpreter does not wait for at its end, since nothing can stop it.
+
+    It is an executor for the sake of loops that do such work in another way, as under virtual time.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        future: Future[T] = Future()
+        future.set_running_or_notify_cancel()  # so that it cannot be cancelled any more, as a thread cannot
+
+        def work() -> None:
+            try:
+                future.set_result(fn(*args, **kwargs))
+            except BaseException as error:  # noqa: BLE001 - the one who waits for it gets it
+                future.set_exception(error)
+
+        threading.Thread(target=work, name=self._name, daemon=True).start()
+        return future
+
+
+def _redacted(value: Any, redactor: Redactor) -> Any:
+    """Plain data with the secrets taken out of every text in it."""
+    match value:
+        case str():
+            return redactor.redact(value)
+        case dict():
+            return {key: _redacted(item, redactor) for key, item in value.items()}
+        case list():
+            return [_redacted(item, redactor) for item in value]
+        case _:
+            return value
 
 
 def subject_of(task: Task) -> str:

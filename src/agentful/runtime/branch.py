@@ -95,11 +95,14 @@ async def _merged(repo: Repository, info: RunInfo, target: str, old: str, tip: s
     identity = repo.identity()
     message = commit_message(f"Merge {short}", {"Run": info.id})
     commit = repo.commit_tree(merged.tree, [old, tip], message, author=identity)
-    workspaces = Workspaces(repo, info.id, base=base)
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        landings = Landings(context_of(repo, info, workspaces, pool=pool))
-        failed = await landings.check(Task(id="land"), f"land.{os.getpid()}.checks", commit, Stop())
-        await landings.context.blocking(workspaces.remove_trash)
+    # Under a name and a lock of its own, so that nobody takes its checks for leftovers of the run.
+    own = f"land-{os.getpid()}"
+    workspaces = Workspaces(repo, own, base=base)
+    with lock_of(repo, own), ThreadPoolExecutor(max_workers=1) as pool:
+        context = context_of(repo, info, workspaces, pool=pool)
+        context.run = own
+        failed = await Landings(context).check(Task(id="land"), "land.checks", commit, Stop())
+        await context.blocking(workspaces.remove_trash)
     if failed is not None:
         raise ChecksFailed(
             f"{target} and {short} merge cleanly, but the merged tree does not pass: {failed.message}. "
@@ -119,8 +122,7 @@ def _move(repo: Repository, target: str, old: str, new: str, *, checked_out: boo
                 f"Commit or stash it, and land again. git says:\n{moved.stderr.strip()}"
             )
         return
-    listed = os.fsdecode(repo.git("worktree", "list", "--porcelain").stdout)
-    if f"branch refs/heads/{target}\n" in listed + "\n":
+    if f"refs/heads/{target}" in repo.checked_out():
         raise WorkspaceError(f"{target} is checked out in another worktree; land from there")
     try:
         repo.update_ref(f"refs/heads/{target}", new, old, message="agentful: land")
@@ -189,6 +191,8 @@ def _landed_pins(repo: Repository) -> set[str]:
     return set(os.fsdecode(listed.stdout).split())
 
 
+_UNKNOWN = "its run is not in this journal"
+
 # --- leftovers ------------------------------------------------------------------------------------
 
 
@@ -209,9 +213,10 @@ def leftovers(repo: Repository, *, workspaces: Path | None = None) -> list[Lefto
     """What `clean` could remove. Nothing of a live run is in it."""
     found: list[Leftover] = []
     live, unfinished, needed = _runs(repo)
+    known = _known(repo)
     users = [sha for ref, sha in repo.refs("refs/heads/").items() if not ref.startswith(BRANCHES)]
     for run, folders in Workspaces.all_runs(repo, workspaces).items():
-        if run in live:
+        if run in live or lock_of(repo, run).holder() is not None:
             continue
         pinned = repo.refs(f"{PINS}{run}/")
         for folder in folders:
@@ -219,6 +224,8 @@ def leftovers(repo: Repository, *, workspaces: Path | None = None) -> list[Lefto
             unlanded, why = False, "the run has ended"
             if run in unfinished:
                 unlanded, why = True, "the run can be resumed"
+            elif run not in known:
+                unlanded, why = not run.startswith("land-"), _UNKNOWN
             elif attempt != "checks" and f"{PINS}{run}/{name}/{attempt}" not in pinned:
                 unlanded, why = True, "what is in it is pinned nowhere"
             found.append(Leftover(kind="workspace", name=str(folder), run=run, unlanded=unlanded, why=why))
@@ -228,17 +235,19 @@ def leftovers(repo: Repository, *, workspaces: Path | None = None) -> list[Lefto
             continue
         kept = any(repo.is_ancestor(sha, user) for user in users)
         why = "your branches have all of it" if kept else "it is on no branch of yours"
+        if run not in known:
+            kept, why = False, _UNKNOWN
         found.append(Leftover(kind="branch", name=ref, run=run, unlanded=not kept, why=why, commit=sha))
     for pin in pins(repo):
         if pin.run in live or pin.run in unfinished:
             continue
-        why = "it landed" if pin.landed else "it is on no branch"
+        landed, why = pin.landed, "it landed" if pin.landed else "it is on no branch"
+        if pin.run not in known:
+            landed, why = False, _UNKNOWN
         found.append(
-            Leftover(
-                kind="pin", name=pin.ref, run=pin.run, unlanded=not pin.landed, why=why, commit=pin.commit
-            )
+            Leftover(kind="pin", name=pin.ref, run=pin.run, unlanded=not landed, why=why, commit=pin.commit)
         )
-    for run in unfinished | _ended(repo):
+    for run in known:
         if run not in live:
             found += [
                 Leftover(kind="process", name=str(pid), run=run, unlanded=False, why="its run is not live")
@@ -305,6 +314,7 @@ def _runs(repo: Repository) -> tuple[set[str], set[str], set[str]]:
     return live, unfinished, needed
 
 
-def _ended(repo: Repository) -> set[str]:
+def _known(repo: Repository) -> set[str]:
+    """All runs that the journal has."""
     with journal_of(repo) as journal:
         return {info.id for info in journal.runs()}

@@ -205,6 +205,15 @@ class Repository:
         found = self.git("show-ref", "--verify", "--hash", name, check=False)
         return found.line if found.returncode == 0 else None
 
+    def exists(self, commit: str) -> bool:
+        """Whether there is a commit of this id."""
+        return self.git("cat-file", "-e", f"{commit}^{{commit}}", check=False).returncode == 0
+
+    def checked_out(self) -> set[str]:
+        """The full names of the branches that are checked out, here or in another worktree."""
+        lines = text(self.git("worktree", "list", "--porcelain").stdout).splitlines()
+        return {line.removeprefix("branch ") for line in lines if line.startswith("branch ")}
+
     def refs(self, prefix: str) -> dict[str, str]:
         """All refs at or under ``prefix``, as full name to id."""
         listed = self.git("for-each-ref", "--format=%(objectname) %(refname)", prefix.rstrip("/"))

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..errors import GitError
 from ..events import BranchMoved, Landed, LandingLost, LandingPrepared, LandingRejected
 from ..model import Reason, format_duration
 from .attempt import Tail, author_of, run_script, subject_of
@@ -50,10 +51,15 @@ class Landings:
         repo = context.repo
         tip = await context.blocking(repo.ref, context.branch)
         if tip is None:
-            message = f"the branch {context.branch} is gone"
-            return LandingLost(context.clock(), task.id, message)
+            branch = context.branch.removeprefix("refs/heads/")
+            message = f"the branch {branch} is gone; have it again by: git branch {branch} COMMIT"
+            return LandingLost(context.clock(), task.id, message, held=True)
         if command.commit == "":
             commit = tip  # a person did it on the branch: check what is there
+            if not await context.blocking(self._done_by_hand, command, tip):
+                branch = context.branch.removeprefix("refs/heads/")
+                message = f"nobody has committed it on {branch} yet"
+                return LandingRejected(context.clock(), task.id, Reason.NO_CHANGE, message)
         else:
             merged = await context.blocking(repo.merge, tip, command.commit)
             if not merged.clean:
@@ -70,6 +76,15 @@ class Landings:
             return rejected
         return LandingPrepared(context.clock(), task.id, commit, tip)
 
+    def _done_by_hand(self, command: PrepareLanding, tip: str) -> bool:
+        """Whether somebody else than us has committed on the branch since the task's last attempt began."""
+        repo, base = self.context.repo, self.context.base
+        pinned = self.context.workspaces.pinned(command.task_id, command.attempt)
+        if pinned is not None:
+            base = repo.commit(pinned).parents[0]
+        landed = repo.commits(f"{base}..{tip}", first_parent=True)
+        return any("Task-Key" not in commit.trailers for commit in landed)
+
     async def advance(self, command: AdvanceBranch) -> Event:
         """Move the branch."""
         return await self.context.blocking(self._advance, command)
@@ -79,12 +94,22 @@ class Landings:
         repo, at = context.repo, context.clock()
         if command.commit == command.onto:
             tip = repo.ref(context.branch)  # it brought nothing that the branch had not
+        elif context.branch in repo.checked_out():
+            # Moving it would leave the user's index and files behind.
+            branch = context.branch.removeprefix("refs/heads/")
+            message = f"{branch} is checked out; go to another branch first, as by: git switch -"
+            return LandingLost(at, command.task_id, message, held=True)
         else:
             try:
                 message = f"agentful: land {slug(command.task_id)}"
                 repo.update_ref(context.branch, command.commit, command.onto, message=message)
             except RefMoved as moved:
                 tip = moved.actual
+            except GitError:
+                if repo.exists(command.commit):
+                    raise
+                # Prepared long ago, and pruned since: what it was made from is pinned.
+                return BranchMoved(at, command.task_id)
             else:
                 return Landed(at, command.task_id, command.commit)
         if tip is not None and repo.is_ancestor(command.commit, tip):

@@ -7,9 +7,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import IO, TYPE_CHECKING, Any, Self
 
 import msgspec
+
+from .private import private_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,8 +36,8 @@ class AttemptLog:
         self._size = 0
 
     def __enter__(self) -> Self:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self.path.open("ab", buffering=0)
+        private_directory(self.path.parent)
+        self._file = open(self.path, "ab", buffering=0, opener=_private)
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -66,6 +69,10 @@ class AttemptLog:
         except OSError:
             # A full disk ends the log, not the work: what counts is pinned and journalled.
             self._size = MOST + 1
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:

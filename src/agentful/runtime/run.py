@@ -12,8 +12,9 @@ import os
 import secrets
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from msgspec import Struct
 
@@ -94,8 +95,9 @@ class LiveTask:
 
 
 def folder_of(repo: Repository) -> Path:
-    """``.agentful``, at the top of the checkout."""
-    return repo.root / ".agentful"
+    """``.agentful``, at the top of the main checkout: all checkouts of a repository share their runs."""
+    root = repo.git_dir.parent if repo.git_dir.name == ".git" else repo.root
+    return root / ".agentful"
 
 
 def journal_of(repo: Repository) -> JournalFile:
@@ -212,7 +214,7 @@ class LiveRun(Verbs):
         graph.check(spec.tasks)
         base = repo.resolve(spec.base or "HEAD")
         run_id = run_id or _new_id()
-        repo.add_exclude("/.agentful/")
+        repo.add_exclude("/.agentful")
         journal = journal_of(repo)
         lock = lock_of(repo, run_id)
         lock.acquire()
@@ -266,9 +268,13 @@ class LiveRun(Verbs):
         Raises :class:`RunLocked` where a live process carries it out.
         """
         journal = journal_of(repo)
-        info = journal.find(run_id)
-        lock = lock_of(repo, info.id)
-        lock.acquire()
+        try:
+            info = journal.find(run_id)
+            lock = lock_of(repo, info.id)
+            lock.acquire()
+        except BaseException:
+            journal.close()
+            raise
         try:
             if options is not None:
                 info = journal.update_run(info.id, options=options(info.options))
@@ -286,6 +292,9 @@ class LiveRun(Verbs):
         try:
             await self._enter()
         except BaseException:
+            if not self._resumed:
+                with suppress(GitError, JournalError):
+                    self._write_end()
             self._lock.release()
             self._journal.close()
             raise
@@ -315,6 +324,9 @@ class LiveRun(Verbs):
         self._landings = Landings(context)
         if self._resumed:
             self._note(await context.blocking(self._clear_up))
+        dead = self._dead_runs()
+        if dead:
+            await context.blocking(self._end_the_dead, dead)
         self.engine = Engine(scheduler, writer, self, clock=self._clock)
         self.engine.watch(self._on_transitions)
         self._files = StateFiles(self.folder, self.info.id)
@@ -328,8 +340,20 @@ class LiveRun(Verbs):
             self.engine.recover()
         if self._tasks:
             self.submit(self._tasks)
+        for request in self._inbox.take():
+            self._on_request(request)  # that came while nobody listened: before it is found to be idle
         self._write_state()
         self._look_at_edits()
+
+    def _dead_runs(self) -> list[str]:
+        """Other runs that are not live, and whose process did not come to write down that it ended."""
+        begun = [info.id for info in self._journal.runs() if info.state == "running"]
+        return [i for i in begun if i != self.info.id and lock_of(self.repo, i).holder() is None]
+
+    def _end_the_dead(self, runs: Sequence[str]) -> None:
+        """End what is left of agents whose agentful was killed."""
+        for run in runs:
+            proctree.sweep(run)
 
     def _clear_up(self) -> list[str]:
         """After a crash: end what is left of it, and let go of workspaces that hold nothing new.
@@ -472,20 +496,23 @@ class LiveRun(Verbs):
             answer = self._do(request.kind, request.payload or {})
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             answer = {"ok": False, "error": f"this request makes no sense: {error}"}
-        self._inbox.done(request, answer)
+        try:
+            self._inbox.done(request, answer)
+        except JournalError as error:
+            self._note([f"the request {request.kind!r} cannot be answered: {error}"])
 
     def _do(self, kind: str, payload: Mapping[str, Any]) -> dict[str, Any]:
         match kind:
             case "stop":
-                self.interrupt() if payload.get("mode") == "stop" else self.pause()
+                mode = payload.get("mode", "drain")
+                if mode not in ("drain", "stop"):
+                    raise ValueError(f"it can stop or drain, not {mode!r}")
+                self.interrupt() if mode == "stop" else self.pause()
             case "cancel":
                 tasks = payload.get("tasks")
-                unknown = [i for i in tasks or () if i not in self.view.records]
-                if unknown:
-                    return {"ok": False, "error": f"no such task: {', '.join(unknown)}"}
-                self.cancel(tasks)
+                self.cancel(None if tasks is None else self._known(tasks))
             case "retry":
-                self.retry(payload["tasks"])
+                self.retry(self._known(payload["tasks"]))
             case "decide":
                 decision = self.view.decisions.get(payload["id"])
                 if decision is None or not decision.open:
@@ -498,6 +525,16 @@ class LiveRun(Verbs):
             case _:
                 return {"ok": False, "error": f"unknown request {kind!r}"}
         return {"ok": True}
+
+    def _known(self, tasks: object) -> list[str]:
+        """Ids of tasks, from a request. Raises ``ValueError`` where they are not."""
+        if not isinstance(tasks, list):
+            raise ValueError("tasks are a list of ids")  # noqa: TRY004 - it is the request's fault
+        ids = [str(task_id) for task_id in cast("list[object]", tasks)]
+        unknown = [task_id for task_id in ids if task_id not in self.view.records]
+        if unknown:
+            raise ValueError(f"no such task: {', '.join(unknown)}")
+        return ids
 
     def _look_at_edits(self) -> None:
         """Look whether somebody has answered in a file, as long as there is something to answer."""

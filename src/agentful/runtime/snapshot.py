@@ -38,6 +38,10 @@ _TO_CHECK = re.compile(r"(gitmod|gi7eba|gitattr|gi7d29)[^/]*$", re.IGNORECASE)
 """Names of files that git itself obeys: ``.gitmodules``, ``.gitattributes``, and their short forms."""
 
 
+_NO_ROOM = re.compile(r"no space left|out of disk ?space|quota exceeded|unable to write", re.IGNORECASE)
+"""What git says where the disk is full."""
+
+
 @dataclass(frozen=True, slots=True)
 class LeftOut:
     """Something in a workspace that could not be taken into the snapshot, and why."""
@@ -206,6 +210,8 @@ class Inspector:
         try:
             done = self._update_index(paths, "--add", "--remove", "--replace")
         except GitError as error:
+            if _NO_ROOM.search(error.stderr):
+                raise  # the disk's fault, and no file's: left out, its work would be lost
             if len(paths) == 1:
                 reasons = [
                     line for line in error.stderr.splitlines() if not line.startswith("fatal: Unable to")
