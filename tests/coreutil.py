@@ -390,8 +390,8 @@ class Play:
     def moved(self, task_id: str) -> Step:
         return self.send(BranchMoved(self.now, task_id))
 
-    def landing_lost(self, task_id: str, message: str = "gone") -> Step:
-        return self.send(LandingLost(self.now, task_id, message))
+    def landing_lost(self, task_id: str, message: str = "gone", *, held: bool = False) -> Step:
+        return self.send(LandingLost(self.now, task_id, message, held))
 
     def cancel(self, *task_ids: str, reason: Reason = Reason.CANCELLED) -> Step:
         return self.send(CancelRequested(self.now, task_ids or None, reason))

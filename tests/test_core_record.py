@@ -172,6 +172,21 @@ def test_a_success_clears_what_was_said_before_it() -> None:
     assert (result.paths, tale.record.out_of_scope) == (("p",), ("q",))
 
 
+def test_what_was_in_the_way_of_a_landing_is_not_said_of_what_has_landed() -> None:
+    tale = Tale().running().then(Trigger.FINISHED, paths=("p",))
+    tale.then(Trigger.LOST, Reason.DECISION, message="it is checked out", detail="d", other="b")
+    assert (tale.record.message, tale.record.lost) == ("it is checked out", 0)
+    result = tale.then(Trigger.PREPARED).then(Trigger.LANDED, commit="m").record.result()
+    assert (result.message, result.detail, result.other, result.paths) == ("", "", None, ("p",))
+
+
+def test_an_answer_that_says_nothing_to_an_agent_is_not_told() -> None:
+    records = {"a": TaskRecord(Task(id="a"), 0, 0.0)}
+    take_answer(records, Decision("d1", "held", blocking=("a",), kind="landing", answer="Try again"))
+    take_answer(records, Decision("d2", "ended", blocking=("a",), kind="failure", answer=""))
+    assert records["a"].answers == ()
+
+
 def test_results_share_nothing_that_can_be_changed() -> None:
     one, other = TaskRecord(Task(id="a"), 0, 0.0), TaskRecord(Task(id="b"), 1, 0.0)
     one.result().outputs["x"] = 1

@@ -8,7 +8,7 @@ and read the difference before you commit it.
     submit ID [NAME=VALUE...]    a task; several in one event with `|` between them
     finish ID, fail ID REASON, ask ID, stopped ID, lost ID
                                  how its attempt ended; `#2` after the ID for an attempt of another number
-    prepared ID, landed ID, rejected ID REASON, moved ID, landing-lost ID
+    prepared ID, landed ID, rejected ID REASON, moved ID, landing-lost ID, landing-held ID MESSAGE
                                  how its landing went on; `land ID` is prepared and landed
     cancel ID...|all, retry ID..., decide DECISION ANSWER, question TEXT [blocking=ID,...]
     pause, unpause, interrupt, slots N
@@ -179,6 +179,8 @@ class Story:
                 return [play.moved(task_id)]
             case "landing-lost":
                 return [play.landing_lost(task_id, " ".join(further) or "gone")]
+            case "landing-held":
+                return [play.landing_lost(task_id, " ".join(further), held=True)]
         raise AssertionError(f"there is no command {verb!r}")
 
     def known(self, verb: str, alone: list[str]) -> list[str]:

@@ -254,10 +254,10 @@ class Walk:
 
     def landing_ends(self, rng: Random) -> None:
         act, at = self.play.landing, self.play.now
-        kind = rng.choice("aaaarrrlm")
+        kind = rng.choice("aaaarrrlhm")
         if isinstance(act, PrepareLanding):
-            if kind == "l":
-                self.play.send(LandingLost(at, act.task_id, "gone"))
+            if kind in "lh":
+                self.play.send(LandingLost(at, act.task_id, "gone", held=kind == "h"))
             elif kind == "r":
                 reason = rng.choice([Reason.CONFLICT, Reason.CONFLICT, Reason.CHECKS_FAILED])
                 self.play.send(LandingRejected(at, act.task_id, reason, "no", "hunks", some_paths(rng), None))
@@ -274,6 +274,8 @@ class Walk:
         elif kind == "m":
             self.tip = self.commit()  # somebody else moved it
             self.play.send(BranchMoved(at, act.task_id))
+        elif kind == "h":
+            self.play.send(LandingLost(at, act.task_id, "it is checked out", held=True))
         elif kind == "l":
             if rng.random() < 0.5:
                 self.move(act)

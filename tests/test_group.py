@@ -457,7 +457,8 @@ def test_a_group_is_used_once() -> None:
                 pass
         assert used.results.ok
         twice = group(Task("sayer", "x"))
-        first, second = await asyncio.gather(twice, twice, return_exceptions=True)
+        waits = [asyncio.ensure_future(twice), asyncio.ensure_future(twice)]
+        first, second = await asyncio.gather(*waits, return_exceptions=True)
         assert isinstance(first, Results)
         assert isinstance(second, RuntimeError)
 

@@ -148,22 +148,22 @@ def _refused(error: AgentfulError) -> int:
 
 
 def _say(message: str, code: int) -> int:
-    from ..progress.text import printable
-
-    # An agent's file names and output may be in it: nothing of theirs moves the cursor.
-    _write(f"{click.style('error:', fg='red', bold=True)} {printable(message)}")
+    _write(f"{click.style('error:', fg='red', bold=True)} {_harmless(message)}")
     return code
 
 
 def _bug(error: BaseException) -> int:
-    from ..progress.text import printable
-
     _write(
-        f"{click.style('bug:', fg='red', bold=True)} {type(error).__name__}: {printable(str(error))}\n"
+        f"{click.style('bug:', fg='red', bold=True)} {type(error).__name__}: {_harmless(str(error))}\n"
         f"This is a fault of agentful's, not of yours.{_journal()}\n"
         "AGENTFUL_DEBUG=1 shows where it happened; please report it with that."
     )
     return Exit.BUG
+
+
+def _harmless(message: str) -> str:
+    """The message without control characters: an agent's file names and output may be in it."""
+    return "".join(c if c == "\n" or c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in message)
 
 
 def _journal() -> str:

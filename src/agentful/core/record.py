@@ -173,6 +173,8 @@ class TaskRecord:
             case Trigger.LANDED:
                 self.landed = True
                 self.alone = False
+                self.message = self.detail = ""
+                self.other = None
             case Trigger.REVIVED:
                 self._forgive()
             case Trigger.ANSWERED if before not in _ASKED_OF_A_PERSON:

@@ -905,8 +905,9 @@ class Scheduler:
             self._change(record, Trigger.LOST, reason=Reason.INTERRUPTED)
         elif event.held:
             self._change(record, Trigger.LOST, reason=Reason.DECISION, detail=Detail(message=event.message))
-            question = f"{record.id} is done, and cannot land: {event.message}"
-            self._open(question, (RETRY,), record, "landing")
+            if not any(self.decisions[d].kind == "landing" for d in record.decisions):
+                question = f"{record.id} is done, and cannot land: {event.message}"
+                self._open(question, (RETRY,), record, "landing")
         elif record.lost + 1 >= _MAX_LOST:
             self._give_up(record, Reason.LOST, Detail(message=event.message, commit=record.commit))
         else:
@@ -977,7 +978,7 @@ class Scheduler:
         pending = [self.records[task_id] for task_id in event.task_ids if task_id in self.records]
         for record in pending:
             for decision_id in sorted(record.decisions):
-                if self.decisions[decision_id].kind == "failure":
+                if self.decisions[decision_id].kind in ("failure", "landing"):
                     self._answered(DecisionAnswered(event.at, decision_id, RETRY))
         revived: dict[str, TaskRecord] = {}
         # Up: what was asked for, and what it needs.

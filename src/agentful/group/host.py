@@ -219,6 +219,8 @@ class Host:
     def _add(self, tasks: Sequence[Task]) -> list[TaskHandle]:
         if self.closed:
             raise RuntimeError("this group has ended; submit tasks inside its block, or make a new group")
+        if self.run.engine.error is not None:
+            raise self.run.engine.error
         if not self._is_here():
             raise RuntimeError(
                 "tasks are submitted on the event loop that runs the group, not from elsewhere"

@@ -13,7 +13,7 @@ import contextvars
 import inspect
 import threading
 from concurrent.futures import Executor, Future
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 import msgspec
 
@@ -486,9 +486,9 @@ def _redacted(value: Any, redactor: Redactor) -> Any:
         case str():
             return redactor.redact(value)
         case dict():
-            return {key: _redacted(item, redactor) for key, item in value.items()}
+            return {key: _redacted(item, redactor) for key, item in cast("dict[str, Any]", value).items()}
         case list():
-            return [_redacted(item, redactor) for item in value]
+            return [_redacted(item, redactor) for item in cast("list[Any]", value)]
         case _:
             return value
 
