@@ -858,3 +858,20 @@ def test_a_question_that_nobody_can_answer_ends_a_test_in_place_of_hanging(root:
         run_virtual(main())
     (info,) = runs(root)
     assert info.state == "waiting"
+
+
+def test_an_empty_group_leaves_the_branch_that_another_one_goes_on_with(root: Path) -> None:
+    def writes(attempt: Any) -> str:
+        Path(attempt.workspace, "late.txt").write_text("late")
+        return "wrote"
+
+    async def main() -> None:
+        first, second = TaskGroup(agents={"w": writes}), TaskGroup(agents={"w": writes})
+        await first.__aenter__()
+        await second.__aenter__()
+        assert second.branch == first.branch
+        await first.__aexit__(None, None, None)
+        assert (await second.submit("w", "x", id="late")).ok
+        await second.__aexit__(None, None, None)
+
+    asyncio.run(main())

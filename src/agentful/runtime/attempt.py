@@ -488,7 +488,7 @@ def _redacted(value: Any, redactor: Redactor) -> Any:
         case dict():
             return {key: _redacted(item, redactor) for key, item in cast("dict[str, Any]", value).items()}
         case list():
-            return [_redacted(item, redactor) for item in cast("list[Any]", value)]
+            return [_redacted(item, redactor) for item in cast("Sequence[Any]", value)]
         case _:
             return value
 

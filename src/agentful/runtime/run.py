@@ -408,7 +408,8 @@ class LiveRun(Verbs):
 
     def _write_end(self) -> None:
         view, info = self.view, self.info
-        if not view.records and info.branch == BRANCHES + info.id and self.repo.ref(info.branch) == info.base:
+        shared = any(other.branch == info.branch for other in self._journal.runs() if other.id != info.id)
+        if not (view.records or shared) and self.repo.ref(info.branch) == info.base:
             # Nothing was ever to be landed on it.
             self.repo.delete_refs({info.branch: info.base})
         if not (view.records or view.decisions):
