@@ -1,4 +1,4 @@
-"""The promise, on the real machine: killed at any moment, `resume` goes on, and nothing is lost or done twice."""
+"""On the real machine: killed at any moment, `resume` goes on, and nothing is lost or done twice."""
 
 from __future__ import annotations
 

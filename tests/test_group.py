@@ -361,8 +361,10 @@ async def _awaited(opened: TaskGroup) -> Results:
 
 def test_an_exception_in_the_block_cancels_what_runs_and_waits_for_it() -> None:
     ended: list[str] = []
+    begun = asyncio.Event()
 
     async def slow_to_end(_attempt: Attempt) -> None:
+        begun.set()
         try:
             await asyncio.get_running_loop().create_future()
         finally:
@@ -374,7 +376,7 @@ def test_an_exception_in_the_block_cancels_what_runs_and_waits_for_it() -> None:
         with pytest.raises(ZeroDivisionError):  # noqa: PT012
             async with opened:
                 opened.submit("slow", "x")
-                await _until(opened, State.RUNNING)
+                await begun.wait()
                 raise ZeroDivisionError
         ended.append("block")
         return opened.results

@@ -875,3 +875,20 @@ def test_an_empty_group_leaves_the_branch_that_another_one_goes_on_with(root: Pa
         await second.__aexit__(None, None, None)
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("times", range(3))
+def test_a_function_that_never_waits_can_be_stopped_before_it_began(root: Path, times: int) -> None:
+    """Its stop came while its workspace was being opened: the attempt has to end all the same."""
+
+    async def fails(attempt: Any) -> None:
+        raise ValueError(attempt.task.id)
+
+    async def main() -> None:
+        async with asyncio.timeout(30), AgentPool(2, agents={"bad": fails}) as pool:
+            handles = [pool.submit("bad", f"t{n}", retries=0) for n in range(3 + times)]
+            for handle in handles:
+                await handle
+
+    with pytest.raises(TaskFailed):
+        asyncio.run(main())

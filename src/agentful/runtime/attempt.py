@@ -413,28 +413,32 @@ async def call_function(
     driver: FunctionDriver, attempt: Attempt, emit: Callable[[AgentEvent], None], stop: Stop
 ) -> Outcome:
     """Call a function as an agent: on the loop, or on a thread. Stopping is cancelling the wait."""
-    this = asyncio.current_task()
-    assert this is not None
-    stop.on_request(this.cancel)
+    # In a task of its own: cancelling that ends the function, and nothing of what comes after it.
+    work = asyncio.create_task(_outcome_of(driver, attempt, emit))
+    stop.on_request(work.cancel)
     try:
-        if driver.blocking:
-            value = await _on_a_thread(driver, attempt, emit)
-        else:
-            value = driver.call(attempt, emit)
-        if inspect.isawaitable(value):
-            value = await value
-        return driver.outcome(value)
+        return await work
     except asyncio.CancelledError as error:
-        if stop.requested:
-            this.uncancel()
-            return Outcome(ok=False, reason=Reason.CANCELLED, message="stopped")
-        if this.cancelling():
+        this = asyncio.current_task()
+        if this is not None and this.cancelling():
             raise  # it ends with the loop
-        return Outcome(ok=False, reason=Reason.AGENT_FAILED, message=printable(error))
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - a function may well end in sys.exit
+        if stop.requested:
+            return Outcome(ok=False, reason=Reason.CANCELLED, message="stopped")
         return Outcome(ok=False, reason=Reason.AGENT_FAILED, message=printable(error))
     finally:
         stop.forget()
+
+
+async def _outcome_of(
+    driver: FunctionDriver, attempt: Attempt, emit: Callable[[AgentEvent], None]
+) -> Outcome:
+    try:
+        value = await _on_a_thread(driver, attempt, emit) if driver.blocking else driver.call(attempt, emit)
+        if inspect.isawaitable(value):
+            value = await value
+        return driver.outcome(value)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a function may well end in sys.exit
+        return Outcome(ok=False, reason=Reason.AGENT_FAILED, message=printable(error))
 
 
 async def _on_a_thread(
