@@ -1004,3 +1004,15 @@ def test_submitting_one_by_one_costs_the_same_each_time() -> None:
         else:
             submit()
     assert costs[1] <= 1.5 * costs[0], costs
+
+
+def test_in_sequence_the_next_one_starts_from_what_has_landed() -> None:
+    scheduler = Scheduler(Options(max_concurrency=1, sequential=True))
+    tasks = (Task("x", "a", id="a"), Task("x", "b", id="b"))
+    scheduler.handle(TasksSubmitted(0.0, tasks))
+    step = scheduler.handle(AttemptSucceeded(1.0, "a", 1, "c0ffee", ("f",)))
+    assert [type(command).__name__ for command in step.commands] == ["PrepareLanding"]
+    step = scheduler.handle(LandingPrepared(2.0, "a", "c1", "c0"))
+    assert [type(command).__name__ for command in step.commands] == ["AdvanceBranch"]
+    step = scheduler.handle(Landed(3.0, "a", "c1"))
+    assert [command.task_id for command in step.commands] == ["b"]

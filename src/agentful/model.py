@@ -338,6 +338,8 @@ class Options(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     max_concurrency: int = 4
     """Slots: how many attempts at once."""
+    sequential: bool = False
+    """Start the next task only when what came before has landed, or waits for a person."""
     fail_fast: bool = False
     """At the first task that fails for good, cancel the others; else go on with what does not need it."""
     conflicts: Literal["avoid", "optimistic"] = "avoid"

@@ -67,7 +67,7 @@ def demo(
     shown = shown_as(progress, as_json=as_json)
     code = carry_out(run, shown, begin=None if ask else _answer)
     if shown != "json":
-        _tell(repo, run, folder, code)
+        _tell(repo, run, folder, code, asked=ask)
     return code
 
 
@@ -84,7 +84,7 @@ def _answer(run: LiveRun) -> None:
     run.watch(watch)
 
 
-def _tell(repo: Repository, run: LiveRun, folder: Path, code: Exit) -> None:
+def _tell(repo: Repository, run: LiveRun, folder: Path, code: Exit, *, asked: bool) -> None:
     if code is not Exit.DONE:
         return
     branch = short(run.info.branch)
@@ -95,7 +95,9 @@ def _tell(repo: Repository, run: LiveRun, folder: Path, code: Exit) -> None:
         ran = subprocess.run(suite, cwd=place, capture_output=True, text=True, check=False)
     said = next((line for line in ran.stderr.splitlines() if line.startswith("Ran ")), "it did not run")
     say(f"suite  {said}: {'OK' if ran.returncode == 0 else 'FAILED'}, on {branch}; it had 1 test before")
-    say("The question was answered by the demo, for you. Your own checkout was not touched. Look around:")
+    if not asked:
+        say("The question was answered by the demo, for you.")
+    say(f"The checkout in {folder} was not touched: what landed is on {branch}. Look around:")
     clashed = next((r.id for r in run.view.records.values() if r.conflicts), "filters")
     for command, why in (
         (f"cd {folder}", ""),

@@ -111,7 +111,8 @@ class _Tail:
         if entry.get("type") == "attempt":
             base = one_line(str(entry.get("base", "")))[:9]
             agent = one_line(str(entry.get("agent", "")))
-            show([[(f"── attempt {entry.get('attempt')} · {agent} · from {base}", "bold cyan")]])
+            number = f"attempt {entry['attempt']} · " if entry.get("attempt") else ""
+            show([[(f"── {number}{agent} · from {base}", "bold cyan")]])
         elif "note" in entry:
             show([[(f"── {one_line(str(entry['note']))}", "cyan")]])
         else:

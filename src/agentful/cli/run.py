@@ -149,7 +149,7 @@ def _changed(settings: Mapping[str, Any]) -> Callable[[Options], Options] | None
     if changes.get("conflicts") == "auto":
         changes["conflicts"] = "avoid"
     if settings.get("mode") == "sequential":
-        changes["max_concurrency"] = 1
+        changes |= {"max_concurrency": 1, "sequential": True}
     elif "max_concurrency" in settings:
         chosen = config.Settings(max_concurrency=settings["max_concurrency"])
         changes["max_concurrency"] = chosen.slots

@@ -147,6 +147,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         return msgspec.convert(
             {
                 "max_concurrency": self.slots,
+                "sequential": self.mode == "sequential" and self.slots == 1,
                 "fail_fast": self.fail_fast,
                 "conflicts": "optimistic" if self.conflicts == "optimistic" else "avoid",
                 "retries": retries if self.retries is None else self.retries,

@@ -493,13 +493,19 @@ class Scheduler:
             if record.state is State.READY and self._is_delayed(entry):
                 self._enqueue(record)
         running, stopping = self._by_state[_RUNNING], self._by_state[_STOPPING]
-        while not self.paused and len(running) + len(stopping) < self.slots:
+        while not self.paused and len(running) + len(stopping) < self.slots and not self._one_by_one():
             ready = self.admission.next()
             if ready is None:
                 break
             self._start(ready)
         if self._landing is None and not self.interrupted:
             self._next_landing()
+
+    def _one_by_one(self) -> bool:
+        """Whether the next start waits for work to land, so that what follows starts from it."""
+        if not self.options.sequential:
+            return False
+        return any(not record.decisions for record in self._by_state[State.LANDING].values())
 
     def _start(self, record: TaskRecord) -> None:
         attempt = record.attempt + 1

@@ -212,6 +212,9 @@ class Attempts:
         event = self._event(task, attempt, report, kept.commit, kept.paths)
         if kept.left_out and isinstance(event, AttemptSucceeded):
             listed = "; ".join(f"{out.path}: {out.reason}" for out in kept.left_out[:10])
+            if not kept.paths and not task.reads_only:
+                message = f"nothing of what it wrote can be kept: {listed}"
+                return AttemptFailed(event.at, task.id, attempt, Reason.WORKSPACE, message, usage=event.usage)
             summary = f"{event.summary}\n\nNot kept: {listed}".strip()
             event = msgspec.structs.replace(event, summary=summary)
         return event
@@ -414,7 +417,7 @@ async def call_function(
 ) -> Outcome:
     """Call a function as an agent: on the loop, or on a thread. Stopping is cancelling the wait."""
     # In a task of its own: cancelling that ends the function, and nothing of what comes after it.
-    work = asyncio.create_task(_outcome_of(driver, attempt, emit))
+    work = asyncio.create_task(_outcome_of(driver, attempt, emit), name=attempt.task.id)
     stop.on_request(work.cancel)
     try:
         return await work

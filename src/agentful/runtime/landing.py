@@ -94,7 +94,7 @@ class Landings:
         repo, at = context.repo, context.clock()
         if command.commit == command.onto:
             tip = repo.ref(context.branch)  # it brought nothing that the branch had not
-        elif context.branch in repo.checked_out():
+        elif context.branch in repo.checked_out() and not self._has(command.commit):
             # Moving it would leave the user's index and files behind.
             branch = context.branch.removeprefix("refs/heads/")
             message = f"{branch} is checked out; go to another branch first, as by: git switch -"
@@ -115,6 +115,12 @@ class Landings:
         if tip is not None and repo.is_ancestor(command.commit, tip):
             return Landed(at, command.task_id, command.commit)
         return BranchMoved(at, command.task_id)
+
+    def _has(self, commit: str) -> bool:
+        """Whether the branch has this commit, as after a crash between the move and its being told."""
+        repo = self.context.repo
+        tip = repo.ref(self.context.branch)
+        return tip is not None and repo.exists(commit) and repo.is_ancestor(commit, tip)
 
     def _commit(self, command: PrepareLanding, merged: Merge, tip: str) -> str:
         context, task = self.context, command.task
