@@ -130,9 +130,7 @@ def make_repository(folder: Path, bin_: Path) -> Path:
 def check_suite(project: Path, bin_: Path) -> float:
     """Run the suite as the plan's checks do; the seconds that it took."""
     began = time.monotonic()
-    done = run(
-        *(str(bin_ / "python"), "-m", "pytest", "-q", "tests"), cwd=project
-    )
+    done = run(*(str(bin_ / "python"), "-m", "pytest", "-q", "tests"), cwd=project)
     if done.returncode != 0:
         raise Trouble(
             f"the suite of {PROJECT} {VERSION} does not pass on this machine:\n{done.stdout[-3000:]}"
