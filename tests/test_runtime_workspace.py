@@ -163,10 +163,6 @@ def test_never_inside_the_repository_by_way_of_a_link(repo: Repository, tmp_path
         Workspaces(repo, "r", base=tmp_path / "link" / "ws")
 
 
-def test_setup_is_kept_for_the_caller(repo: Repository) -> None:
-    assert Workspaces(repo, "r", setup=["npm ci"]).setup == ("npm ci",)
-
-
 # --- open -----------------------------------------------------------------------------------------
 
 
@@ -766,8 +762,6 @@ def test_a_folder_that_is_no_workspace_is_not_taken_for_one(spaces: Workspaces, 
 
     assert spaces.existing() == [ws]
     assert [path.name for path in Workspaces.all_runs(spaces.repo)["run1"]] == ["api.1", "stray"]
-    spaces.discard_all()
-    assert Workspaces.all_runs(spaces.repo) == {}
 
 
 def test_discard_is_at_once_and_the_rest_comes_later(spaces: Workspaces, ws: Workspace) -> None:

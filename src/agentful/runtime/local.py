@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from .. import drivers
 from ..core.scheduler import Scheduler
@@ -35,7 +35,7 @@ class LocalRun(Verbs):
         driver_for: Callable[[Agent], Driver | FunctionDriver] | None = None,
         folder: Path | None = None,
         journal: Any = None,
-        containment: str = "auto",
+        containment: Literal["auto", "group"] = "auto",
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(clock)
@@ -48,7 +48,7 @@ class LocalRun(Verbs):
         self._containment = containment
 
     async def __aenter__(self) -> Self:
-        supervisor = Supervisor(containment="group" if self._containment == "group" else "auto")
+        supervisor = Supervisor(containment=self._containment)
         performer = InPlace(
             self.id,
             self._folder,

@@ -3,6 +3,8 @@
 A run is made (`LiveRun.create`) or taken up again (`LiveRun.resume`), entered with ``async with``, and
 waited for. Whoever wants to see it watches its `RunView`; whoever wants something of it calls its verbs,
 or sends them to its inbox from another process.
+
+A little longer than the other files: this is where all parts of the runtime meet.
 """
 
 from __future__ import annotations
@@ -123,7 +125,6 @@ def context_of(
     pool: Executor | None = None,
     driver_for: Callable[[Agent], Driver | FunctionDriver] = drivers.driver_for,
     clock: Callable[[], float] = time.time,
-    containment: str = "auto",
 ) -> Context:
     """What the acts of a run need, from what the journal says of it."""
     secret = secret_values(os.environ)
@@ -136,7 +137,7 @@ def context_of(
         base=info.base,
         repo=repo,
         workspaces=workspaces,
-        supervisor=Supervisor(containment="group" if containment == "group" else "auto"),
+        supervisor=Supervisor(),
         agents=info.agents,
         driver_for=driver_for,
         logs=folder_of(repo) / "logs" / info.id,
@@ -162,7 +163,6 @@ class LiveRun(Verbs):
         driver_for: Callable[[Agent], Driver | FunctionDriver] | None,
         clock: Callable[[], float],
         workspaces: Path | None,
-        containment: str = "auto",
         watch_files: bool = True,
     ) -> None:
         super().__init__(clock)
@@ -178,7 +178,6 @@ class LiveRun(Verbs):
         self._lock = lock
         self._driver_for = driver_for or drivers.driver_for
         self._workspaces = Workspaces(repo, info.id, base=workspaces)
-        self._containment = containment
         self._watch_files = watch_files
         self._tasks: tuple[Task, ...] = ()
         self._resumed = False
@@ -316,7 +315,6 @@ class LiveRun(Verbs):
             pool=self._pool,
             driver_for=self._driver_for,
             clock=self._clock,
-            containment=self._containment,
         )
         context.on_progress = self._on_progress
         self.context = context

@@ -14,6 +14,8 @@ from outside, with our git directory, our index and our configuration, straight 
 What is borrowed has to stay: the base commit of every workspace must be reachable from a ref for as
 long as the workspace is there. The integration branch sees to that, because workspaces open at commits
 of that branch and it only ever moves forward; so does the pin of whatever else one is opened at.
+
+A little longer than the other files, so that the life of a workspace stands in one place.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ from .gitcall import directory_lock, text
 from .snapshot import Inspector, LeftOut, make_readable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterator, Mapping
 
     from .git import Repository
 
@@ -131,20 +133,17 @@ class Workspaces:
     """The workspaces of one run. Safe to use from any number of threads and processes.
 
     ``run`` and the names of workspaces are names of ours: letters, digits, ``_``, ``-`` and, in names,
-    single dots. ``setup`` are the commands that whoever opens a workspace is to run in it. ``base`` is
+    single dots. ``base`` is
     where workspaces are kept: ``AGENTFUL_WORKSPACES``, else the user's cache folder.
 
     Raises :class:`WorkspaceError` where that would be inside the repository.
     """
 
-    def __init__(
-        self, repo: Repository, run: str, *, setup: Sequence[str] = (), base: Path | None = None
-    ) -> None:
+    def __init__(self, repo: Repository, run: str, *, base: Path | None = None) -> None:
         if not _NAME.fullmatch(run) or "." in run:
             raise WorkspaceError(f"{run!r} cannot be the name of a run's workspaces")
         self.repo = repo
         self.run = run
-        self.setup = tuple(setup)
         self._shelf = _shelf(repo, base)
         self.folder = self._shelf / run
         """Where the workspaces of this run are."""
@@ -412,10 +411,6 @@ class Workspaces:
         self._to_trash(ws.home)
         with suppress(OSError):
             self.folder.rmdir()  # if it was the last
-
-    def discard_all(self) -> None:
-        """Have everything gone that this run has on disk."""
-        self._to_trash(self.folder)
 
     def _to_trash(self, folder: Path) -> None:
         trash = self._shelf / ".trash"
