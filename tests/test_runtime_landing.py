@@ -10,6 +10,7 @@ import pytest
 from agentful.core.scheduler import BY_HAND, RETRY, SKIP
 from agentful.events import DecisionOpened, TaskChanged, Trigger
 from agentful.model import Options, Reason, State, Task
+from agentful.runtime.git import RefMoved
 from gitutil import commit, git, make_repo
 from runutil import Ran, carry_out, sh
 
@@ -84,16 +85,24 @@ def landing_first(root: Path) -> Callable[[LiveRun, Sequence[Transition]], None]
     """Whenever the task finishes an attempt, somebody lands something else on the branch before it."""
     count = [0]
 
+    def land(run: LiveRun) -> None:
+        while True:
+            count[0] += 1
+            tip = run.repo.ref(run.info.branch)
+            assert tip is not None
+            other = root.parent / f"w{count[0]}"
+            git(root, "worktree", "add", "-q", "--detach", str(other), tip)
+            sha = commit(other, "in between", {"a.txt": f"one\nbetween {count[0]}\nthree\n"})
+            try:
+                run.repo.update_ref(run.info.branch, sha, tip)
+            except RefMoved:
+                continue  # another task landed at this very moment
+            return
+
     def act(run: LiveRun, changes: Sequence[Transition]) -> None:
         for change in changes:
             if isinstance(change, TaskChanged) and change.trigger is Trigger.FINISHED:
-                count[0] += 1
-                tip = run.repo.ref(run.info.branch)
-                assert tip is not None
-                git(root, "worktree", "add", "-q", "--detach", str(root.parent / f"w{count[0]}"), tip)
-                other = root.parent / f"w{count[0]}"
-                sha = commit(other, "in between", {"a.txt": f"one\nbetween {count[0]}\nthree\n"})
-                run.repo.update_ref(run.info.branch, sha, tip)
+                land(run)
 
     return act
 
