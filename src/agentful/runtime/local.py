@@ -45,7 +45,7 @@ class LocalRun(Verbs):
         self._driver_for = driver_for or drivers.driver_for
         self._folder = folder or Path.cwd()
         self._journal = MemoryJournal() if journal is None else journal
-        self._containment = containment
+        self._containment: Literal["auto", "group"] = containment
 
     async def __aenter__(self) -> Self:
         supervisor = Supervisor(containment=self._containment)
