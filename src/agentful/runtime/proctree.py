@@ -254,9 +254,9 @@ def sweep(prefix: str) -> list[Killed]:
         return found
 
     deadline = time.monotonic() + 5.0
-    # One look can miss what forks and exits while we look.
+    # One look, or three, can miss what forks and exits while we look.
     misses = 0
-    while misses < 3 and time.monotonic() < deadline:
+    while misses < 10 and time.monotonic() < deadline:
         if kill_all(find):
             misses = 0
             time.sleep(0.002)
